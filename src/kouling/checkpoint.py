@@ -1,0 +1,97 @@
+"""A trained model on disk: one safetensors file holding the weights, and beside them, as metadata, everything needed to
+build, run and trust it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from kouling import config as configuration
+from kouling.config import Config
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is, without its weights. The same text lies in the checkpoint and in every exported form."""
+
+    name: str
+    language: str
+    config: Config
+    units: tuple[str, ...]  # index 0 blank, 1 unknown
+    decoder: Mapping[str, Any] = field(default_factory=dict)  # calibrated settings, see decoder.DecoderConfig
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, commit, figures
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "format": FORMAT_VERSION,
+                "name": self.name,
+                "language": self.language,
+                "config": configuration.to_dict(self.config),
+                "units": list(self.units),
+                "decoder": dict(self.decoder),
+                "provenance": dict(self.provenance),
+            },
+            ensure_ascii=False,
+        )
+
+    @staticmethod
+    def from_json(text: str) -> ModelInfo:
+        """Raises: ValueError where the text is not a description of a model, or one of a newer format."""
+        try:
+            table = json.loads(text)
+            if table["format"] > FORMAT_VERSION:
+                raise ValueError(f"format {table['format']} is newer than this kouling reads ({FORMAT_VERSION}); upgrade")
+            return ModelInfo(
+                table["name"],
+                table["language"],
+                configuration.from_dict(table["config"]),
+                tuple(table["units"]),
+                table["decoder"],
+                table["provenance"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"no description of a kouling model ({type(error).__name__}: {error})") from None
+
+
+def save(path: Path, info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Write under a temporary name, then rename: an interrupted write leaves the old file. Raises: OSError."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, temporary, {"kouling": info.to_json()})
+        os.replace(temporary, path)
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(f"{path}: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:
+    """Raises: ValueError, one line, where the file is no checkpoint, truncated or corrupt; FileNotFoundError."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            if "kouling" not in metadata:
+                raise ValueError("a safetensors file, but not one of kouling")
+            info = ModelInfo.from_json(metadata["kouling"])
+            return info, {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{path}: not a usable checkpoint: {error}") from None
+
+
+def describe_units(units: Sequence[str]) -> str:
+    """The words of a model for a message, special units left out."""
+    return ", ".join(unit for unit in units if not unit.startswith("<"))

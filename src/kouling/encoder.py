@@ -1,0 +1,218 @@
+"""The streaming Conformer encoder (Gulati et al. 2020, arXiv:2005.08100), bottom-up.
+
+Shapes: B batch, T feature frames (10 ms), N encoder frames, M mels, D hidden size, H heads, L left context in encoder
+frames, K convolution kernel, V units.
+
+What is remembered between calls is one explicit `EncoderState`, an argument and a result; nothing is kept on a module.
+There is one `forward`: a whole utterance is one long step from `initial_state`. Every module looks only at the past; the
+lookahead lies in the stem, whose window reaches `lookahead` feature frames beyond the encoder frame it makes. Output
+frame n therefore belongs to the feature frames from `n * subsampling - lookahead`, and a caller who wants the last frames
+of an utterance feeds `lookahead` frames of silence (zeros) behind it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kouling.config import Config, EncoderConfig
+
+
+class BlockState(NamedTuple):
+    """What one Conformer block remembers. All zero at the start."""
+
+    keys: Tensor  # (B, L, D), newest last
+    values: Tensor  # (B, L, D)
+    conv: Tensor  # (B, K - 1, D), inputs of the depthwise convolution
+
+
+class EncoderState(NamedTuple):
+    stem: Tensor  # (B, chunk - subsampling, M), the last feature frames
+    blocks: tuple[BlockState, ...]
+    frames_seen: Tensor  # (B,) int64, encoder frames in the caches; stops counting at L
+
+
+class Stem(nn.Module):
+    """Log-mel frames to encoder frames: one time-frequency convolution over a window, one over frequency, a projection.
+
+    The window is `subsampling + lookahead` feature frames, the hop `subsampling`, so this module alone sets the rate and the
+    lookahead, for any subsampling factor.
+    """
+
+    def __init__(self, config: EncoderConfig, num_mels: int) -> None:
+        super().__init__()
+        self.context = config.lookahead
+        window = config.subsampling + config.lookahead
+        channels = config.stem_channels
+        self.patch = nn.Conv2d(1, channels, (window, 5), stride=(config.subsampling, 2), padding=(0, 2))
+        self.mix = nn.Conv2d(channels, channels, (1, 3), stride=(1, 2), padding=(0, 1))
+        self.project = nn.Linear(channels * (num_mels // 4), config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, features: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """features: (B, T, M), tail: (B, context, M) -> (B, T / subsampling, D), new tail."""
+        frames = torch.cat([tail, features], dim=1)
+        x = F.silu(self.patch(frames[:, None]))  # (B, C, N, M / 2)
+        x = F.silu(self.mix(x))  # (B, C, N, M / 4)
+        x = self.project(x.transpose(1, 2).flatten(2))
+        return self.norm(x), frames[:, frames.shape[1] - self.context :]
+
+
+class FeedForward(nn.Module):
+    """Pre-norm feed-forward module; the caller adds half of its output (Gulati et al. 2020, section 2.3)."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, inner)
+        self.contract = nn.Linear(inner, width)
+        self.dropout = ChannelDropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        contracted: Tensor = self.contract(self.dropout(F.silu(self.expand(self.norm(x)))))
+        return contracted
+
+
+class WindowedAttention(nn.Module):
+    """Self-attention over each frame and the `left_context` frames before it, with a learned bias per head and distance.
+
+    A bias for every distance in the window (Raffel et al. 2020, arXiv:1910.10683, without their buckets) needs no absolute
+    position, so a stream can go on for ever.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.attention_heads
+        self.left_context = config.left_context
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.distance_bias = nn.Parameter(torch.zeros(self.heads, self.left_context + 1))
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, N, D), keys and values: (B, L, D), frames_seen: (B,) -> (B, N, D), new keys, new values."""
+        query, key, value = self.query_key_value(self.norm(x)).chunk(3, dim=-1)
+        keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)  # (B, L + N, D)
+        split = [t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, keys, values)]  # (B, H, -, D / H)
+        bias = self.window_bias(x.shape[1], frames_seen).to(x.dtype)
+        attended = F.scaled_dot_product_attention(*split, attn_mask=bias)
+        new = keys.shape[1] - self.left_context
+        return self.output(attended.transpose(1, 2).flatten(2)), keys[:, new:], values[:, new:]
+
+    def window_bias(self, num_frames: int, frames_seen: Tensor) -> Tensor:
+        """(B, H, N, L + N) to be added to the scores: the bias of each distance, and -1e4 outside the window.
+
+        Not -inf: half-precision and int8 runtimes turn it into NaN.
+        """
+        device = frames_seen.device
+        slot = torch.arange(self.left_context + num_frames, device=device)  # slot L is the first new frame
+        row = torch.arange(num_frames, device=device)[:, None]
+        distance = row + self.left_context - slot  # (N, L + N)
+        inside = (distance >= 0) & (distance <= self.left_context)
+        bias = self.distance_bias[:, distance.clamp(0, self.left_context)]  # (H, N, L + N)
+        bias = bias.masked_fill(~inside, -1e4)
+        filled = slot >= self.left_context - frames_seen[:, None]  # (B, L + N)
+        return bias[None].masked_fill(~filled[:, None, None], -1e4)
+
+
+class Convolution(nn.Module):
+    """Convolution module with a causal depthwise convolution (Gulati et al. 2020, section 2.2)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.norm = nn.LayerNorm(width)
+        self.gate = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv1d(width, width, config.conv_kernel_size, groups=width)
+        self.batch_norm = nn.BatchNorm1d(width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (B, N, D), past: (B, K - 1, D) -> (B, N, D), new past."""
+        frames = torch.cat([past, F.glu(self.gate(self.norm(x)))], dim=1)
+        y = F.silu(self.batch_norm(self.depthwise(frames.transpose(1, 2))))
+        return self.output(y.transpose(1, 2)), frames[:, x.shape[1] :]
+
+
+class ConformerBlock(nn.Module):
+    def __init__(self, config: EncoderConfig, dropout: float) -> None:
+        super().__init__()
+        width = config.hidden_size
+        inner = width * config.ffn_expansion
+        self.feed_forward_in = FeedForward(width, inner, dropout)
+        self.attention = WindowedAttention(config)
+        self.convolution = Convolution(config)
+        self.feed_forward_out = FeedForward(width, inner, dropout)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = ChannelDropout(dropout)
+
+    def forward(self, x: Tensor, state: BlockState, frames_seen: Tensor) -> tuple[Tensor, BlockState]:
+        """x: (B, N, D) -> (B, N, D), new state."""
+        x = x + 0.5 * self.feed_forward_in(x)
+        attended, keys, values = self.attention(x, state.keys, state.values, frames_seen)
+        x = x + self.dropout(attended)
+        convolved, conv = self.convolution(x, state.conv)
+        x = x + self.dropout(convolved)
+        x = x + 0.5 * self.feed_forward_out(x)
+        return self.norm(x), BlockState(keys, values, conv)
+
+
+class ChannelDropout(nn.Module):
+    """Dropout of whole channels of an utterance (Tompson et al. 2015): drawing one number per channel, not one per
+    frame and channel, which took 30 % of a training step."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        keep = torch.empty(x.shape[0], 1, x.shape[2], dtype=x.dtype, device=x.device).bernoulli_(1 - self.probability)
+        return x * (keep / (1 - self.probability))
+
+
+class Encoder(nn.Module):
+    """Features in, CTC log-probabilities over units out."""
+
+    def __init__(self, config: Config, num_units: int, dropout: float = 0.0) -> None:
+        """num_units: V, blank included. dropout: of channels, in training only."""
+        super().__init__()
+        self.config = config
+        self.num_units = num_units
+        self.stem = Stem(config.encoder, config.features.num_mels)
+        self.blocks = nn.ModuleList(ConformerBlock(config.encoder, dropout) for _ in range(config.encoder.layers))
+        self.head = nn.Linear(config.encoder.hidden_size, num_units)
+
+    def initial_state(self, batch_size: int = 1) -> EncoderState:
+        encoder = self.config.encoder
+        reference = self.head.weight
+
+        def zeros(frames: int, width: int) -> Tensor:
+            return torch.zeros(batch_size, frames, width, dtype=torch.float32, device=reference.device)
+
+        block = BlockState(
+            keys=zeros(encoder.left_context, encoder.hidden_size),
+            values=zeros(encoder.left_context, encoder.hidden_size),
+            conv=zeros(encoder.conv_kernel_size - 1, encoder.hidden_size),
+        )
+        return EncoderState(
+            stem=zeros(encoder.lookahead, self.config.features.num_mels),
+            blocks=(block,) * encoder.layers,
+            frames_seen=torch.zeros(batch_size, dtype=torch.int64, device=reference.device),
+        )
+
+    def forward(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+        """features: (B, T, M), T a multiple of the subsampling -> log-probabilities (B, T / subsampling, V), new state."""
+        x, tail = self.stem(features, state.stem)
+        blocks = []
+        for block, block_state in zip(self.blocks, state.blocks, strict=True):
+            x, block_state = block(x, block_state, state.frames_seen)
+            blocks.append(block_state)
+        frames_seen = (state.frames_seen + x.shape[1]).clamp(max=self.config.encoder.left_context)
+        log_probs = F.log_softmax(self.head(x).float(), dim=-1)
+        return log_probs, EncoderState(tail, tuple(blocks), frames_seen)

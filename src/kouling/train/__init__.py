@@ -1,0 +1,1 @@
+"""Training: recipe -> data -> augmentation -> loss -> loop. Needs the extra `train`."""

@@ -1,0 +1,162 @@
+"""Augmentation: everything random is drawn first, into small frozen records, and then applied by pure functions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import fftconvolve
+
+from kouling.audio import SAMPLE_RATE_HZ
+from kouling.train.data import Clip
+from kouling.train.recipe import Augment
+
+FULL_SCALE = 32767.0
+NUM_ROOMS = 96
+ROOM_S = 0.4
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClipDraw:
+    """How one clip is heard."""
+
+    offset: int  # first sample taken from the clip; negative: silence first
+    speed: float
+    gain_db: float
+    room: int | None
+
+
+@dataclass(frozen=True)
+class NoiseDraw:
+    """What is heard besides. Power falls with frequency to `color`; recorded noise where color is None."""
+
+    color: float | None
+    snr_db: float
+    level_db: float  # re full scale, where there is no speech to measure an SNR against
+    seed: int
+
+
+@dataclass(frozen=True)
+class SceneDraw:
+    gain_db: float
+    noise: NoiseDraw | None
+
+
+def draw_clip(rng: np.random.Generator, clip: Clip, length: int, augment: Augment) -> ClipDraw:
+    """`length` samples of the clip with its speech inside them, or as much of the speech as fits."""
+    speed = 1 + rng.uniform(-1, 1) * augment.speed_percent / 100
+    span = int(length * speed)
+    margin = SAMPLE_RATE_HZ // 20
+    earliest, latest = clip.speech_end + margin - span, clip.speech_start - margin
+    if earliest > latest:
+        middle = (clip.speech_start + clip.speech_end - span) // 2
+        earliest, latest = middle, middle + 1
+    # Nearly a third begins with the clip itself, as a file that someone recognises does.
+    from_start = earliest <= 0 <= latest and rng.random() < 0.3
+    offset = 0 if from_start else int(rng.integers(earliest, latest + 1))
+    gain_db = rng.uniform(-1, 1) * augment.clip_gain_db
+    room = int(rng.integers(NUM_ROOMS)) if rng.random() * 100 < augment.room_percent else None
+    return ClipDraw(offset, speed, gain_db, room)
+
+
+def apply_clip(samples: NDArray[np.int16], length: int, draw: ClipDraw, rooms: Floats) -> Floats:
+    """samples: (clip,) -> (length,), resampled by linear interpolation, silent where the clip holds nothing."""
+    position = draw.offset + np.arange(length) * draw.speed
+    index = np.floor(position).astype(np.int64)
+    fraction = (position - index).astype(np.float32)
+    padded = np.zeros(len(samples) + 2, dtype=np.float32)
+    padded[1:-1] = samples
+    left = padded[np.clip(index + 1, 0, len(padded) - 1)]
+    right = padded[np.clip(index + 2, 0, len(padded) - 1)]
+    heard = (left + (right - left) * fraction) * np.float32(10 ** (draw.gain_db / 20))
+    if draw.room is not None:
+        heard = fftconvolve(heard, rooms[draw.room])[:length].astype(np.float32)
+    return heard
+
+
+def draw_scene(rng: np.random.Generator, augment: Augment, always_noise: bool = False) -> SceneDraw:
+    noise = None
+    if always_noise or rng.random() * 100 < augment.noise_percent:
+        color = None if rng.random() < 0.65 else float(rng.choice([0.0, 1.0, 2.0]))
+        snr_db = rng.uniform(augment.snr_low_db, augment.snr_high_db)
+        noise = NoiseDraw(color, snr_db, rng.uniform(-55, 0), int(rng.integers(2**31)))
+    return SceneDraw(rng.uniform(-1, 1) * augment.gain_db, noise)
+
+
+def colored_noise(length: int, color: float, seed: int) -> Floats:
+    """(length,) noise of RMS 1 whose power falls as 1 / f ** color: 0 white, 1 pink, 2 brown."""
+    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
+    frequency = np.maximum(np.arange(len(spectrum)), length * 20 / SAMPLE_RATE_HZ)  # flat below 20 Hz
+    noise = np.fft.irfft(spectrum / frequency ** (color / 2), length)
+    return (noise / (noise.std() + 1e-9)).astype(np.float32)
+
+
+def recorded_noise(samples: NDArray[np.int16], length: int, seed: int) -> Floats:
+    """(length,) of RMS 1 (0 if the recording is silent there) from anywhere in the recording, repeated where it is short."""
+    start = np.random.default_rng(seed).integers(max(1, len(samples) - length + 1))
+    noise = np.resize(samples[start : start + length], length).astype(np.float32)
+    return noise / max(float(np.sqrt(np.mean(noise**2))), 1.0)
+
+
+def apply_scene(clean: Floats, noise: Floats | None, speech_rms: float, draw: SceneDraw, augment: Augment) -> Floats:
+    """Add the noise (of RMS 1), set the level, and round and clip to 16 bits as a recorder would. (S,) -> (S,)."""
+    scene = clean
+    if draw.noise is not None and noise is not None:
+        silent = speech_rms == 0
+        level = FULL_SCALE * 10 ** (draw.noise.level_db / 20) if silent else speech_rms * 10 ** (-draw.noise.snr_db / 20)
+        scene = clean + noise * np.float32(level)
+    peak = float(np.abs(scene).max()) + 1.0
+    headroom_db = 20 * np.log10(FULL_SCALE / peak) + augment.overdrive_db
+    gain = 10 ** (min(draw.gain_db, headroom_db) / 20)
+    return np.clip(np.round(scene * np.float32(gain)), -FULL_SCALE - 1, FULL_SCALE).astype(np.float32)
+
+
+def load_rooms(cache: Path) -> Floats:
+    """(NUM_ROOMS, taps) impulse responses of simulated rooms (image sources), the direct sound first; made once."""
+    path = cache / f"rooms-{NUM_ROOMS}.npy"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        temporary = cache / f"rooms-{os.getpid()}.tmp.npy"
+        np.save(temporary, np.stack([simulate_room(np.random.default_rng(seed)) for seed in range(NUM_ROOMS)]))
+        os.replace(temporary, path)
+    rooms: Floats = np.load(path)
+    return rooms
+
+
+def simulate_room(rng: np.random.Generator) -> Floats:
+    """(taps,) A shoebox room of 2 to 8 m with a reverberation time of 0.1 to 0.6 s, talker and microphone anywhere in it."""
+    import pyroomacoustics as pra
+
+    size = rng.uniform([2.5, 2.0, 2.2], [8.0, 6.0, 3.5])
+    reverberation_s = max(rng.uniform(0.1, 0.6), 0.05 * float(size.max()))
+    absorption, order = pra.inverse_sabine(reverberation_s, size)
+    room = pra.ShoeBox(size, fs=SAMPLE_RATE_HZ, materials=pra.Material(absorption), max_order=min(order, 12))
+    room.add_source(rng.uniform(0.4, size - 0.4))
+    room.add_microphone(rng.uniform(0.4, size - 0.4))
+    room.compute_rir()
+    response = np.asarray(room.rir[0][0])
+    direct = int(np.argmax(np.abs(response)))
+    taps = np.zeros(int(ROOM_S * SAMPLE_RATE_HZ), dtype=np.float32)
+    tail = response[max(direct - 8, 0) :][: len(taps)]
+    taps[: len(tail)] = tail / np.sqrt(np.sum(tail**2))
+    return taps
+
+
+def mask_features(features: NDArray[np.float32], rng: np.random.Generator, augment: Augment) -> None:
+    """SpecAugment (Park et al. 2019, arXiv:1904.08779), in place. features: (B, T, M)."""
+    batch, frames, mels = features.shape
+    time_width = round(augment.time_mask_s * 100)
+    for row in range(batch):
+        for _ in range(augment.time_masks):
+            width = int(rng.integers(time_width + 1))
+            start = int(rng.integers(frames - width + 1))
+            features[row, start : start + width] = 0
+        for _ in range(augment.mel_masks):
+            width = int(rng.integers(augment.mel_mask_bands + 1))
+            start = int(rng.integers(mels - width + 1))
+            features[row, :, start : start + width] = 0

@@ -1,0 +1,192 @@
+"""Recordings: found, decoded once into a cache of plain samples, and described clip by clip.
+
+The cache holds samples, not features, because every scene is augmented as a waveform (rooms, clipping, noise); decoding
+is the slow part of a clip, and reading it back from the memory map costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from kouling import audio
+from kouling.train import speak
+from kouling.train.recipe import Source
+
+CACHE_VERSION = 3
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
+SAMPLES_PER_BLOCK = 160  # energies are measured over 10 ms
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of the cache's samples. Positions in samples."""
+
+    start: int
+    length: int
+    speech_start: int  # within the clip
+    speech_end: int
+    speech_rms: float  # at int16 scale, between speech_start and speech_end
+    label: str
+    name: str
+
+
+class Corpus:
+    """The clips of one source and their samples, (total,) int16, memory-mapped."""
+
+    def __init__(self, samples: NDArray[np.int16], clips: list[Clip]) -> None:
+        self.samples = samples
+        self.clips = clips
+
+    def of(self, clip: Clip) -> NDArray[np.int16]:
+        return self.samples[clip.start : clip.start + clip.length]
+
+    def part(self, source: Source, part: str) -> list[Clip]:
+        """The clips for training or for validation, by a hash of the names; the same for ever."""
+        if source.part != "both":
+            return list(self.clips) if source.part == part else []
+        return [c for c in self.clips if (name_hash(c.name) % 100 < source.valid_percent) == (part == "valid")]
+
+
+def name_hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+def find(path: str, folders: Sequence[Path]) -> Path:
+    """Raises: ValueError listing every place that was searched."""
+    candidates = [Path(path)] if Path(path).is_absolute() else [folder / path for folder in folders]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    looked = ", ".join(str(candidate) for candidate in candidates)
+    raise ValueError(f"data {path!r} not found; looked for {looked}; name its folder with --data or KOULING_DATA")
+
+
+def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = True) -> Corpus:
+    """Decode a source, or map the cache of an earlier run.
+
+    Raises: ValueError where the data is missing, holds no clip, or one cannot be decoded.
+    """
+    path = find(source.path, folders)
+    stat = path.stat()
+    identity = f"{CACHE_VERSION} {path.name} {stat.st_size} {int(stat.st_mtime)} {source.speakers_per_word}"
+    if path.is_dir():
+        identity += " ".join(sorted(f"{f.relative_to(path)}{f.stat().st_size}" for f in _audio_files(path)))
+    stem = cache / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    if not stem.with_suffix(".json").exists():
+        _build(path, source, stem, progress)
+    clips = [Clip(*entry) for entry in json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))]
+    kept = [
+        Clip(c.start, c.length, c.speech_start, c.speech_end, c.speech_rms, source.rename.get(c.label, c.label), c.name)
+        for c in clips
+        if c.label not in source.exclude
+    ]
+    return Corpus(np.memmap(stem.with_suffix(".pcm"), dtype=np.int16, mode="r"), kept)
+
+
+def _build(path: Path, source: Source, stem: Path, progress: bool) -> None:
+    """Write the cache under temporary names, the index last: an index that exists is complete."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    clips: list[Clip] = []
+    position = 0
+    pcm, index = stem.with_suffix(".pcm"), stem.with_suffix(".json")
+    temporary = pcm.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as out, ThreadPoolExecutor(2) as pool:
+            entries = _entries(path, source)
+            decoded = pool.map(lambda entry: (*entry[:2], audio.read(entry[2], entry[1])), entries)
+            for label, name, samples in track(decoded, f"decoding {path.name}", total=None, disable=not progress):
+                out.write(samples.tobytes())
+                clips.append(describe(samples, position, label, name))
+                position += len(samples)
+        if not clips:
+            raise ValueError(f"{path}: no <label>/*{{{','.join(AUDIO_SUFFIXES)}}} inside")
+        os.replace(temporary, pcm)
+    finally:
+        temporary.unlink(missing_ok=True)
+    listed = index.with_suffix(f".{os.getpid()}.tmp")
+    listed.write_text(json.dumps([list(clip.__dict__.values()) for clip in clips], ensure_ascii=False), encoding="utf-8")
+    os.replace(listed, index)
+
+
+def _entries(path: Path, source: Source) -> Iterator[tuple[str, str, BinaryIO | Path]]:
+    """(label, name, file) of each recording, in an order that does not depend on the file system."""
+    if path.suffix == ".txt":
+        words = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        words = [word for word in words if word and not word.startswith("#")]
+        yield from speak.speak_list(words, source.speakers_per_word, seed=0)
+    elif path.is_dir():
+        for file in _audio_files(path):
+            yield file.parent.name, str(file.relative_to(path)), file
+    else:
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    parts = Path(member.name).parts
+                    if member.isfile() and len(parts) >= 2 and Path(member.name).suffix.lower() in AUDIO_SUFFIXES:
+                        content = archive.extractfile(member)
+                        assert content is not None
+                        yield parts[-2], "/".join(parts[-2:]), BytesIO(content.read())
+        except tarfile.TarError as error:
+            raise ValueError(f"{path}: not a readable tar archive: {error}") from None
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    """Recordings in the sub-folders; Speech Commands' folder of background noise and other hidden ones left out."""
+    files = (f for f in folder.glob("*/*") if f.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(f for f in files if not f.parent.name.startswith(("_", ".")))
+
+
+def block_energies_db(samples: NDArray[np.int16]) -> NDArray[np.float64]:
+    """(S // 160,) energy of each 10 ms, in dB of int16 squared."""
+    blocks = len(samples) // SAMPLES_PER_BLOCK
+    squared = samples[: blocks * SAMPLES_PER_BLOCK].astype(np.float64).reshape(blocks, SAMPLES_PER_BLOCK) ** 2
+    energies: NDArray[np.float64] = 10 * np.log10(squared.mean(axis=1) + 1.0)
+    return energies
+
+
+def describe(samples: NDArray[np.int16], start: int, label: str, name: str) -> Clip:
+    """Where in the clip the speech is: the first to the last 10 ms that stand out of the clip's own background."""
+    energies = block_energies_db(samples)
+    first, last = 0, len(samples)
+    if len(energies) >= 3:
+        smooth = np.convolve(energies, np.ones(3) / 3, mode="same")
+        floor, peak = np.percentile(smooth, 10), smooth.max()
+        loud = np.flatnonzero(smooth >= floor + 0.3 * (peak - floor))
+        first, last = int(loud[0]) * SAMPLES_PER_BLOCK, int(loud[-1] + 1) * SAMPLES_PER_BLOCK
+    voiced = samples[first:last].astype(np.float64)
+    rms = float(np.sqrt(np.mean(voiced**2))) if len(voiced) else 0.0
+    return Clip(start, len(samples), first, last, rms, label, name)
+
+
+def cut_pieces(corpus: Corpus, clips: Sequence[Clip], low_s: float = 0.3, high_s: float = 0.9) -> list[Clip]:
+    """Word-long pieces of running speech, cut where it is quietest: unknown words in real voices."""
+    pieces = []
+    rate = audio.SAMPLE_RATE_HZ
+    for clip in clips:
+        samples = corpus.of(clip)
+        energies = np.convolve(block_energies_db(samples), np.ones(5) / 5, mode="same")
+        valleys = [
+            i for i in range(4, len(energies) - 4) if energies[i] <= energies[i - 4 : i + 5].min() and energies[i] < energies.max() - 12
+        ]
+        rms = clip.speech_rms
+        for number, first in enumerate(valleys):
+            for last in valleys[number + 1 : number + 4]:
+                length = (last - first) * SAMPLES_PER_BLOCK
+                if low_s * rate <= length <= high_s * rate and energies[first:last].max() > energies.max() - 20:
+                    start = clip.start + first * SAMPLES_PER_BLOCK
+                    pieces.append(Clip(start, length, 0, length, rms, "", f"{clip.name}@{first}"))
+                    break
+    return pieces

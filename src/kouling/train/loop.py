@@ -1,0 +1,281 @@
+"""The training loop: recipe in; checkpoint, log and curves out. Deterministic, and resumable at every epoch."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import pickle
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from kouling import checkpoint
+from kouling.checkpoint import ModelInfo
+from kouling.commands import BLANK, UNKNOWN
+from kouling.encoder import Encoder
+from kouling.train import loss as losses
+from kouling.train.augment import mask_features
+from kouling.train.recipe import Recipe
+from kouling.train.scenes import Batches, SceneMaker
+
+VALIDATION_S = 1.6
+
+
+class Trainer:
+    """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), `log.csv`, `curves.png`."""
+
+    def __init__(self, recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None:
+        """Raises: ValueError where data or the initial checkpoint is missing, or `out` holds a run of another recipe."""
+        if recipe.training.threads:
+            torch.set_num_threads(recipe.training.threads)
+        self.recipe, self.out = recipe, out
+        self.units = (BLANK, UNKNOWN, *recipe.units)
+        torch.manual_seed(recipe.seed)
+        self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
+        if recipe.initial:
+            start_from(self.model, self.units, Path(recipe.initial))
+        self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, recipe.training.weight_decay), lr=recipe.training.learning_rate, betas=(0.9, 0.98)
+        )
+        self.epoch = 0
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        out.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        self.scenes = SceneMaker(recipe, self.units, folders, cache)
+        self.valid = self.scenes.validation(VALIDATION_S)
+        self.group: tuple[int, list[Batches]] | None = None
+
+    def resume(self) -> None:
+        """Go on from `state.pt`, if there is one."""
+        path = self.out / "state.pt"
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path}: not a usable training state ({error}); delete it to start anew") from None
+        if state["recipe"] != repr(asdict(self.recipe)):
+            raise ValueError(f"{self.out} holds a run of another recipe; choose another folder with --out, or delete it")
+        self.model.load_state_dict(state["model"])
+        self.averaged = state["averaged"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+
+    def save(self) -> None:
+        """Everything under temporary names first: a full disk leaves the last good files. Raises: OSError."""
+        state = {
+            "recipe": repr(asdict(self.recipe)),
+            "model": self.model.state_dict(),
+            "averaged": self.averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+        }
+        path = self.out / "state.pt"
+        temporary = path.with_suffix(".tmp")
+        try:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # how torch reports a full disk
+                raise OSError(f"{path}: {error}") from None
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
+        with open(self.out / "log.tmp", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.history[-1]))
+            writer.writeheader()
+            writer.writerows(self.history)
+        os.replace(self.out / "log.tmp", self.out / "log.csv")
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The averaged weights, rounded to float16: that is the model, in every form of it."""
+        return {
+            k: (v.half() if v.is_floating_point() else v).numpy()
+            for k, v in self.averaged.items()
+            if not k.endswith("num_batches_tracked")
+        }
+
+    def info(self) -> ModelInfo:
+        recipe = self.recipe
+        provenance = {
+            "description": recipe.description,
+            "licence": recipe.licence,
+            "sources": [source.path for source in recipe.source],
+            "seed": recipe.seed,
+            "epochs": self.epoch,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "validation": self.history[-1] if self.history else {},
+        }
+        return ModelInfo(recipe.name, recipe.language, recipe.config, self.units, {}, provenance)
+
+    def run(self) -> None:
+        """Train to the last epoch. Ctrl-C loses at most the epoch under way. Raises: OSError on a full disk."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
+            total = self.recipe.training.epochs
+            task = progress.add_task(self.recipe.name, total=total, completed=self.epoch, note="")
+            while self.epoch < total:
+                row = self.train_epoch(lambda share: progress.update(task, completed=self.epoch + share))
+                progress.update(task, completed=self.epoch, note=f"valid {row['accuracy']:.2f} %")
+                progress.console.log(
+                    f"epoch {self.epoch}/{total}  loss {row['loss']:.3f}  accuracy {row['accuracy']:.2f} %  "
+                    f"words {row['words']:.2f} %  unknown {row['unknown']:.2f} %  noise {row['noise']:.2f} %  {row['seconds']:.0f} s"
+                )
+                self.save()
+        plot(self.history, self.out / "curves.png", self.recipe.name)
+
+    def train_epoch(self, report: Any = lambda share: None) -> dict[str, float]:
+        settings = self.recipe.training
+        began = time.perf_counter()
+        draw = self.epoch // settings.reuse
+        if self.group is None or self.group[0] != draw:
+            self.group = None  # free the old features before the new ones are made
+            self.group = (draw, self.scenes.draw_epoch(draw))
+        rng = np.random.default_rng([self.recipe.seed, 1, self.epoch])
+        torch.manual_seed(self.recipe.seed * 100003 + self.epoch)
+        plan = []
+        for number, (batches, shape) in enumerate(zip(self.group[1], self.recipe.scenes, strict=True)):
+            rows = max(1, round(settings.batch_s / (shape.slots * shape.slot_s)))
+            order = rng.permutation(len(batches.lengths))
+            plan += [(number, order[i : i + rows]) for i in range(0, len(order), rows) if len(order) - i >= min(rows, 8)]
+        plan = [plan[i] for i in rng.permutation(len(plan))]
+        self.model.train()
+        losses_seen = []
+        for done, (number, rows_chosen) in enumerate(plan):
+            progress = (self.epoch + done / len(plan)) / settings.epochs
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate_at(progress, settings.warmup_epochs / settings.epochs)
+            losses_seen.append(self.train_step(self.group[1][number], rows_chosen, rng))
+            decay = math.exp(-1 / (settings.ema_epochs * len(plan)))
+            self.average(min(decay, (1 + self.step) / (10 + self.step)))
+            report((done + 1) / len(plan))
+        self.epoch += 1
+        row = {"epoch": float(self.epoch), "loss": float(np.mean(losses_seen)), **self.evaluate()}
+        row["seconds"] = time.perf_counter() - began
+        self.history.append(row)
+        return row
+
+    def train_step(self, batches: Batches, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
+        features = batches.features[rows].astype(np.float32)
+        # A few frames later or earlier: the stem must not care where in a step a word begins.
+        features = np.roll(features, int(rng.integers(self.recipe.config.encoder.subsampling)), axis=1)
+        mask_features(features, rng, self.recipe.augment)
+        with torch.autocast("cpu", torch.bfloat16):
+            log_probs, _ = self.model(torch.from_numpy(features), self.model.initial_state(len(rows)))
+        speech = torch.from_numpy(batches.speech[rows])
+        lengths = torch.from_numpy(batches.lengths[rows])
+        per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths)
+        running = losses.no_command(log_probs) * self.recipe.training.speech_weight
+        loss = torch.where(speech, running, per_row).sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+        self.optimizer.step()
+        self.step += 1
+        return float(loss)
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Exponential moving average of weights and batch-norm statistics."""
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.averaged[key].lerp_(value, 1 - decay)
+            else:
+                self.averaged[key].copy_(value)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Percent of validation clips right, by the likeliest of: nothing, one unknown word, one unit."""
+        model = Encoder(self.recipe.config, len(self.units)).eval()
+        model.load_state_dict(self.averaged)
+        features, targets = self.valid
+        decided = []
+        with torch.autocast("cpu", torch.bfloat16):
+            for i in range(0, len(features), 256):
+                batch = torch.from_numpy(features[i : i + 256].astype(np.float32))
+                log_probs: Tensor = model(batch, model.initial_state(len(batch)))[0]
+                decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).numpy())
+        units = np.maximum(np.concatenate(decided), 1) if decided else np.zeros(0, dtype=np.int64)
+        right = units == np.maximum(targets, 1)  # silence and unknown need not be told apart
+
+        def percent(which: NDArray[np.bool_]) -> float:
+            return float(100 * right[which].mean()) if which.any() else math.nan
+
+        everything = np.ones(len(targets), dtype=bool)
+        return {
+            "accuracy": percent(everything),
+            "words": percent(targets > 1),
+            "unknown": percent(targets == 1),
+            "noise": percent(targets == 0),
+        }
+
+
+def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only, as usual: not for biases, norms and the bias of distances."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and not n.endswith("distance_bias")]
+    others = [p for n, p in model.named_parameters() if p.ndim < 2 or n.endswith("distance_bias")]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def rate_at(progress: float, warmup: float) -> float:
+    """Share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then half a cosine."""
+    if progress < warmup:
+        return (progress + 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) + 1e-3
+
+
+def start_from(model: Encoder, units: Sequence[str], path: Path) -> None:
+    """Copy what fits from a checkpoint: the whole encoder, and the output rows of the units that both know.
+
+    Raises: ValueError where the checkpoint's encoder has another shape.
+    """
+    info, weights = checkpoint.load(path)
+    own = model.state_dict()
+    for key, value in weights.items():
+        tensor = torch.from_numpy(value.astype(np.float32))
+        if key.startswith("head."):
+            for row, unit in enumerate(info.units):
+                if unit in units:
+                    own[key][list(units).index(unit)] = tensor[row]
+        elif key not in own or own[key].shape != tensor.shape:
+            raise ValueError(f"{path}: its {key} does not fit the encoder of this recipe")
+        else:
+            own[key].copy_(tensor)
+    model.load_state_dict(own)
+
+
+def plot(history: list[dict[str, float]], path: Path, name: str) -> None:
+    """Loss and accuracy over the epochs, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    left.plot(epochs, [row["loss"] for row in history], color="tab:blue")
+    left.set(title=f"{name}: training loss", xlabel="epoch", yscale="log", ylabel="nats per word")
+    for key, color in (("words", "tab:green"), ("unknown", "tab:orange"), ("noise", "tab:purple"), ("accuracy", "black")):
+        right.plot(epochs, [row[key] for row in history], label=key, color=color)
+    best = max(row["accuracy"] for row in history)
+    right.set(title="validation, averaged weights", xlabel="epoch", ylabel="% right", ylim=(min(90, best - 5), 100))
+    right.legend()
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    os.replace(temporary, path)

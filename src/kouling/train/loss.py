@@ -1,0 +1,37 @@
+"""Losses over CTC log-probabilities (B, N, V), unit 0 blank, unit 1 unknown."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006), per row (B,). targets: (B, S), lengths: (B,)."""
+    frames = torch.full((len(log_probs),), log_probs.shape[1], dtype=torch.int64)
+    return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, lengths, reduction="none", zero_infinity=True)
+
+
+def no_command(log_probs: Tensor) -> Tensor:
+    """-log of the probability that every frame is blank or unknown, per row (B,): for running speech, whose words are not
+    known, only that none of them is meant as a command."""
+    return -log_probs[..., :2].logsumexp(dim=-1).sum(dim=1)
+
+
+def one_unit_scores(log_probs: Tensor) -> Tensor:
+    """(B, V) log-probability that a row says exactly the unit v, once; for v = 0, that it says nothing.
+
+    The CTC forward recursion for all one-unit targets at once.
+    """
+    blank = log_probs[..., 0]
+    before = torch.zeros_like(log_probs[:, 0])
+    inside = torch.full_like(before, -1e9)
+    after = torch.full_like(before, -1e9)
+    for n in range(log_probs.shape[1]):
+        after = torch.logaddexp(after, inside) + blank[:, n, None]
+        inside = torch.logaddexp(inside, before) + log_probs[:, n]
+        before = before + blank[:, n, None]
+    scores = torch.logaddexp(inside, after)
+    scores[:, 0] = before[:, 0]
+    return scores

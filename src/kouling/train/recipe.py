@@ -1,0 +1,169 @@
+"""A recipe: everything that decides what a training run makes, as data. Read from TOML, strictly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kouling import config as configuration
+from kouling.config import Config, overlay
+
+USES = ("words", "unknown", "speech", "noise")
+KINDS = ("train", "valid", "both")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One body of recordings: `DIR/<label>/*.wav`, a tar of such a folder, or a word list to be spoken."""
+
+    path: str = ""  # relative to a data directory; a folder, a .tar, or a .txt word list for the speech synthesisers
+    use: str = "words"  # words: labels that are units are words, the rest unknown; unknown, speech (running), noise
+    part: str = "train"  # train, valid, or both: split by a hash of the file names
+    valid_percent: int = 10  # of a source with part = "both"
+    download: str = ""  # name of an archive that `download.py` can fetch if the path is not there
+    weight: float = 1.0  # how often a clip is drawn, next to a weight of 1
+    rename: dict[str, str] = field(default_factory=dict)  # label of the source -> unit
+    exclude: list[str] = field(default_factory=list)  # labels left out
+    speakers_per_word: int = 8  # word lists: voices that speak each word
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("source without a path")
+        if self.use not in USES:
+            raise ValueError(f"source {self.path}: use is {self.use!r}; allowed: {', '.join(USES)}")
+        if self.part not in KINDS:
+            raise ValueError(f"source {self.path}: part is {self.part!r}; allowed: {', '.join(KINDS)}")
+        if self.weight <= 0:
+            raise ValueError(f"source {self.path}: weight is {self.weight}; allowed: above 0")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """One kind of training example: `slots` clips of `slot_s` seconds in a row, heard as one stretch of audio."""
+
+    slots: int = 1
+    slot_s: float = 1.2
+    share: float = 1.0  # of all clips drawn
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Ranges that are drawn from. All are uniform unless said otherwise."""
+
+    gain_db: float = 25.0  # +-
+    overdrive_db: float = 14.0  # at most this far above full scale (clipped)
+    clip_gain_db: float = 6.0  # +- of the clips of a scene among themselves
+    speed_percent: float = 12.0  # +-; resampling, so pitch changes with it
+    snr_low_db: float = 0.0
+    snr_high_db: float = 40.0
+    noise_percent: float = 70.0  # of scenes with added noise
+    room_percent: float = 30.0  # of clips heard in a simulated room
+    time_masks: int = 1
+    time_mask_s: float = 0.12
+    mel_masks: int = 2
+    mel_mask_bands: int = 10
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What an epoch consists of besides its words, as a percentage of the number of word clips."""
+
+    unknown_percent: float = 15.0  # recorded or spoken words that are no units
+    pieces_percent: float = 15.0  # word-long pieces cut out of running speech
+    noise_percent: float = 12.0  # noise alone, at any volume: no unit at all
+    speech_percent: float = 8.0  # slots of running speech: anything but a unit
+    balance: float = 0.5  # 0: words as often as they are recorded, 1: all words equally often
+
+
+@dataclass(frozen=True)
+class Training:
+    epochs: int = 50
+    batch_s: float = 230.0  # seconds of audio in a batch
+    learning_rate: float = 2e-3
+    warmup_epochs: float = 2.0
+    weight_decay: float = 0.03
+    dropout: float = 0.1
+    ema_epochs: float = 2.0  # time constant of the averaged weights, which are what is evaluated and saved
+    reuse: int = 4  # epochs that a set of augmented features serves before it is drawn anew
+    speech_weight: float = 0.2  # of the loss of running speech
+    threads: int = 0  # 0: all cores
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str = ""
+    language: str = "en"
+    description: str = ""
+    units: list[str] = field(default_factory=list)  # words; blank and unknown are added
+    seed: int = 0
+    preset: str = "base"
+    initial: str = ""  # checkpoint whose encoder training starts from; its units may differ
+    config: Config = field(default_factory=Config)
+    source: tuple[Source, ...] = ()
+    scenes: tuple[Scenes, ...] = (Scenes(),)
+    augment: Augment = field(default_factory=Augment)
+    mix: Mix = field(default_factory=Mix)
+    training: Training = field(default_factory=Training)
+    licence: str = "Apache-2.0"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("the recipe has no name")
+        if not self.units:
+            raise ValueError("the recipe has no units: give the words to be recognised")
+        if len(set(self.units)) != len(self.units):
+            raise ValueError("a unit stands twice in the recipe")
+        if not any(s.use == "words" and s.part in ("train", "both") for s in self.source):
+            raise ValueError("the recipe has no source of words to train on")
+
+
+def load(path: Path) -> Recipe:
+    """Raises: ValueError naming the file and what is wrong; FileNotFoundError."""
+    try:
+        return from_dict(_read(path, depth=0))
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from None
+
+
+def _read(path: Path, depth: int) -> dict[str, Any]:
+    """The recipe's table, on top of the one that it extends. Files beside a recipe are found from there."""
+    table = configuration.read_toml(path)
+    for entry in table.get("source", []) if isinstance(table.get("source"), list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("path"), str) and (path.parent / entry["path"]).is_file():
+            entry["path"] = str(path.parent / entry["path"])
+    parent = table.pop("extends", None)
+    if parent is None:
+        return table
+    if not isinstance(parent, str) or depth > 8:
+        raise ValueError(f"extends is {parent!r}; allowed: the path of another recipe, not in a circle")
+    base = _read(path.parent / parent, depth + 1)
+    for key in ("training", "augment", "mix"):  # key by key; all else is replaced whole
+        if isinstance(base.get(key), dict) and isinstance(table.get(key), dict):
+            table[key] = {**base[key], **table[key]}
+    return {**base, **table}
+
+
+def from_dict(table: dict[str, Any]) -> Recipe:
+    """Raises: ValueError for an unknown key, a wrong type, or an impossible value."""
+    table = dict(table)
+    model = configuration.from_dict({"preset": table.get("preset", "base"), **table.pop("config", {})})
+    lists = {
+        key: tuple(overlay(kind, entry, f"{key}.") for entry in _tables(table, key))
+        for key, kind in (("source", Source(path="-")), ("scenes", Scenes()))
+        if key in table
+    }
+    for key in lists:
+        del table[key]
+    words = Source(path="-")
+    base = Recipe(name="-", units=["-"], config=model, source=lists.get("source", (words,)))
+    recipe = overlay(base, {"name": "", "units": [], **table})
+    return Recipe(**{**recipe.__dict__, "source": lists.get("source", ()), "scenes": lists.get("scenes", (Scenes(),))})
+
+
+def _tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    entries = table[key]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{key} is {entries!r}; allowed: tables, [[{key}]]")
+    return entries

@@ -1,0 +1,204 @@
+"""Scenes: the training examples. A scene is a row of slots of equal length: a word, an unknown word, or nothing but noise,
+with one level and one background; or it is a stretch of running speech in which no command is spoken as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kouling.audio import SAMPLE_RATE_HZ
+from kouling.config import FeatureConfig
+from kouling.train import augment
+from kouling.train.data import Clip, Corpus, cut_pieces, load
+from kouling.train.logmel import BatchLogMel
+from kouling.train.recipe import Recipe, Scenes
+
+UNKNOWN = 1  # index of the unknown unit; 0 is blank
+SPEECH = -1  # target of a slot of running speech: anything but a unit
+
+
+@dataclass(frozen=True)
+class Slot:
+    corpus: Corpus | None  # None: nothing is said
+    clip: Clip | None
+    target: int  # unit, 0 for nothing
+
+
+@dataclass
+class Batches:
+    """Features of many scenes of one shape, and what is said in them."""
+
+    features: NDArray[np.float16]  # (R, T, M)
+    targets: NDArray[np.int64]  # (R, slots), zeros at the end
+    lengths: NDArray[np.int64]  # (R,)
+    speech: NDArray[np.bool_]  # (R,) rows of running speech, which have no targets
+
+
+class SceneMaker:
+    """All the recordings of a recipe, and scenes drawn from them."""
+
+    def __init__(self, recipe: Recipe, units: Sequence[str], folders: Sequence[Path], cache: Path) -> None:
+        """Raises: ValueError where data is missing (saying where it looked) or a unit has no recording."""
+        self.recipe = recipe
+        self.units = list(units)
+        self.words: dict[int, list[tuple[Corpus, Clip, float]]] = {i: [] for i in range(2, len(units))}
+        self.unknown: list[tuple[Corpus, Clip, float]] = []
+        self.speech: list[tuple[Corpus, Clip]] = []
+        self.pieces: list[tuple[Corpus, Clip]] = []
+        self.noise: list[tuple[Corpus, Clip]] = []
+        self.valid: list[tuple[Corpus, Clip, int]] = []  # target as in Slot
+        index = {unit: i for i, unit in enumerate(units)}
+        for source in recipe.source:
+            corpus = load(source, folders, cache)
+            for clip in corpus.part(source, "train"):
+                if source.use == "words" and clip.label in index:
+                    self.words[index[clip.label]].append((corpus, clip, source.weight))
+                elif source.use in ("words", "unknown"):
+                    self.unknown.append((corpus, clip, source.weight))
+                else:
+                    (self.speech if source.use == "speech" else self.noise).append((corpus, clip))
+            for clip in corpus.part(source, "valid"):
+                if source.use in ("words", "unknown"):
+                    known = index.get(clip.label, UNKNOWN) if source.use == "words" else UNKNOWN
+                    self.valid.append((corpus, clip, known))
+                elif source.use == "noise":
+                    self.valid.append((corpus, clip, 0))
+            if source.use == "speech":
+                self.pieces += [(corpus, piece) for piece in cut_pieces(corpus, corpus.part(source, "train"))]
+        silent = [self.units[i] for i, clips in self.words.items() if not clips]
+        if silent:
+            raise ValueError(f"no recording of {', '.join(silent)} in the recipe's sources")
+        self.rooms = augment.load_rooms(cache)
+        self.log_mel = BatchLogMel(recipe.config.features)
+
+    def draw_slots(self, rng: np.random.Generator) -> tuple[list[Slot], int]:
+        """The slots of one epoch in random order, and how many slots of running speech go with them."""
+        mix = self.recipe.mix
+        most = max(len(clips) for clips in self.words.values())
+        slots: list[Slot] = []
+        for unit, clips in self.words.items():
+            wanted = len(clips) * (most / len(clips)) ** mix.balance
+            weights = np.array([weight for *_, weight in clips])
+            chosen = draw_evenly(rng, weights * (wanted / len(clips)))
+            slots += [Slot(clips[i][0], clips[i][1], unit) for i in chosen]
+        words = len(slots)
+        if self.unknown:
+            weights = np.array([weight for *_, weight in self.unknown])
+            wanted = words * mix.unknown_percent / 100
+            chosen = draw_evenly(rng, weights * (wanted / weights.sum()))
+            slots += [Slot(*self.unknown[i][:2], UNKNOWN) for i in chosen]
+        if self.pieces:
+            chosen = rng.integers(len(self.pieces), size=int(words * mix.pieces_percent / 100))
+            slots += [Slot(*self.pieces[i], UNKNOWN) for i in chosen]
+        slots += [Slot(None, None, 0)] * int(words * mix.noise_percent / 100)
+        order = rng.permutation(len(slots))
+        return [slots[i] for i in order], int(words * mix.speech_percent / 100) if self.speech else 0
+
+    def draw_epoch(self, seed: int) -> list[Batches]:
+        """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
+        rng = np.random.default_rng([self.recipe.seed, seed])
+        slots, speech_slots = self.draw_slots(rng)
+        total = sum(shape.share for shape in self.recipe.scenes)
+        batches, start = [], 0.0
+        for shape in self.recipe.scenes:
+            stop = start + len(slots) * shape.share / total
+            mine = slots[round(start) : round(stop)]
+            start = stop
+            rows = [mine[i : i + shape.slots] for i in range(0, len(mine) - shape.slots + 1, shape.slots)]
+            speech_rows = round(speech_slots * shape.share / total / shape.slots)
+            batches.append(self.render(rng, rows, speech_rows, shape))
+        return batches
+
+    def render(self, rng: np.random.Generator, rows: list[list[Slot]], speech_rows: int, shape: Scenes) -> Batches:
+        count = len(rows) + speech_rows
+        slot_length = round(shape.slot_s * SAMPLE_RATE_HZ)
+        length = slot_length * shape.slots
+        frames = length // self.recipe.config.features.hop_samples
+        subsampling = self.recipe.config.encoder.subsampling
+        frames -= frames % subsampling
+        result = Batches(
+            np.zeros((count, frames, self.recipe.config.features.num_mels), dtype=np.float16),
+            np.zeros((count, shape.slots), dtype=np.int64),
+            np.zeros(count, dtype=np.int64),
+            np.arange(count) >= len(rows),
+        )
+        chunk = 128
+        for first in range(0, count, chunk):
+            scenes = np.zeros((min(chunk, count - first), length), dtype=np.float32)
+            for i in range(len(scenes)):
+                if first + i < len(rows):
+                    row = rows[first + i]
+                    scenes[i] = self.render_words(rng, row, slot_length)
+                    said = [slot.target for slot in row if slot.target]
+                    result.targets[first + i, : len(said)] = said
+                    result.lengths[first + i] = len(said)
+                else:
+                    scenes[i] = self.render_speech(rng, length)
+            features = self.log_mel(torch.from_numpy(scenes)).numpy().astype(np.float16)
+            # The last frames have no 25 ms of samples left; they stay silent, like the flush at the end of a file.
+            result.features[first : first + len(scenes), : features.shape[1]] = features[:, :frames]
+        return result
+
+    def render_words(self, rng: np.random.Generator, row: list[Slot], slot_length: int) -> NDArray[np.float32]:
+        settings = self.recipe.augment
+        parts, powers = [], []
+        for slot in row:
+            if slot.corpus is None or slot.clip is None:
+                parts.append(np.zeros(slot_length, dtype=np.float32))
+                continue
+            draw = augment.draw_clip(rng, slot.clip, slot_length, settings)
+            parts.append(augment.apply_clip(slot.corpus.of(slot.clip), slot_length, draw, self.rooms))
+            powers.append((slot.clip.speech_rms * 10 ** (draw.gain_db / 20)) ** 2)
+        speech_rms = float(np.sqrt(np.mean(powers))) if powers else 0.0
+        return self.finish(rng, np.concatenate(parts), speech_rms, always_noise=not powers)
+
+    def render_speech(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
+        corpus, clip = self.speech[rng.integers(len(self.speech))]
+        draw = augment.draw_clip(rng, clip, length, self.recipe.augment)
+        latest = max(clip.length - int(length * draw.speed), 1)
+        draw = augment.ClipDraw(int(rng.integers(latest)), draw.speed, draw.gain_db, draw.room)
+        heard = augment.apply_clip(corpus.of(clip), length, draw, self.rooms)
+        return self.finish(rng, heard, clip.speech_rms)
+
+    def finish(
+        self, rng: np.random.Generator, clean: NDArray[np.float32], speech_rms: float, always_noise: bool = False
+    ) -> NDArray[np.float32]:
+        draw = augment.draw_scene(rng, self.recipe.augment, always_noise)
+        noise = None
+        if draw.noise is not None:
+            if draw.noise.color is None and self.noise:
+                corpus, clip = self.noise[rng.integers(len(self.noise))]
+                noise = augment.recorded_noise(corpus.of(clip), len(clean), draw.noise.seed)
+            else:
+                noise = augment.colored_noise(len(clean), draw.noise.color or 0.0, draw.noise.seed)
+        return augment.apply_scene(clean, noise, speech_rms, draw, self.recipe.augment)
+
+    def validation(self, length_s: float) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        """Features (R, T, M) of the validation clips as they are, their speech in the middle of `length_s`, and targets (R,)."""
+        config: FeatureConfig = self.recipe.config.features
+        length = round(length_s * SAMPLE_RATE_HZ)
+        subsampling = self.recipe.config.encoder.subsampling
+        frames = length // config.hop_samples // subsampling * subsampling
+        features = np.zeros((len(self.valid), frames, config.num_mels), dtype=np.float16)
+        for first in range(0, len(self.valid), 256):
+            chunk = np.zeros((len(self.valid[first : first + 256]), length), dtype=np.float32)
+            for i, (corpus, clip, _) in enumerate(self.valid[first : first + 256]):
+                middle = (clip.speech_start + clip.speech_end) // 2
+                start = min(max(middle - length // 2, 0), max(clip.length - length, 0))
+                taken = corpus.of(clip)[start : start + length]
+                chunk[i, : len(taken)] = taken
+            made = self.log_mel(torch.from_numpy(chunk)).numpy()[:, :frames]
+            features[first : first + len(chunk), : made.shape[1]] = made
+        return features, np.array([target for *_, target in self.valid], dtype=np.int64)
+
+
+def draw_evenly(rng: np.random.Generator, expected: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices, each about `expected[i]` times: the whole part for sure, the rest by chance."""
+    whole = np.floor(expected)
+    counts = whole + (rng.random(len(expected)) < expected - whole)
+    return np.repeat(np.arange(len(expected)), counts.astype(np.int64))
