@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16000
 FULL_SCALE = np.float32(32768)  # int16 for 1.0
-
 READ_BLOCK_S = 10.0  # `read` takes most clips whole, and needs no copy of a long recording as float
 MICROPHONE_BACKLOG_S = 10.0  # what the microphone keeps for a slow reader
 MICROPHONE_TIMEOUT_S = 5.0  # a live microphone never pauses: in silence it delivers near-zeros
@@ -35,7 +34,6 @@ LARGEST_FRAMES = 2**62  # libsndfile gives more where the header does not tell, 
 # Read as int16 these give their samples exactly. libsndfile would not scale float files, would truncate 24 bits, and
 # wraps loud Opus and Vorbis around (a clipped 300 Hz square wave came back with errors of 65535).
 INT16_SUBTYPES = ("PCM_16", "PCM_S8", "PCM_U8")
-
 FORMATS = "WAV, FLAC, Ogg Opus, Ogg Vorbis, MP3, AIFF, CAF"  # and more that libsndfile knows
 logger = logging.getLogger(__name__)
 _stderr_lock = threading.Lock()
@@ -72,51 +70,46 @@ def pcm_stream(file: BinaryIO, block_s: float = 0.1) -> Iterator[NDArray[np.int1
     read_available = getattr(file, "read1", file.read)  # read() of a pipe would wait for a full block
     num_bytes = 2 * _num_frames(block_s, SAMPLE_RATE_HZ)
     odd_byte = b""
-    while True:
-        try:
-            received = read_available(num_bytes)
-        except OSError as error:
-            raise AudioError(f"{getattr(file, 'name', 'input')}: cannot be read: {error.strerror or error}") from None
-        if not received:
-            return
-        received = odd_byte + received
-        even = len(received) // 2 * 2
-        odd_byte = received[even:]
-        if even:
-            yield np.frombuffer(received[:even], dtype="<i2").astype(np.int16)
+    try:
+        while received := read_available(num_bytes):
+            received = odd_byte + received
+            num_samples, num_odd_bytes = divmod(len(received), 2)
+            odd_byte = received[-1:] if num_odd_bytes else b""
+            if num_samples:
+                yield np.frombuffer(received, dtype="<i2", count=num_samples).astype(np.int16)
+    except OSError as error:
+        raise AudioError(f"{getattr(file, 'name', 'input')}: cannot be read: {error.strerror or error}") from None
 
 
 def microphone(block_s: float = 0.1, device: int | str | None = None) -> Iterator[NDArray[np.int16]]:
     """Samples of the microphone, live and endless, in blocks of about `block_s` seconds.
 
-    `device` is a number or part of a name, as sounddevice has them; None is the system's default. A reader more than
-    10 s behind loses samples, which is logged as a warning; so is a loss in the device itself. Raises: AudioError.
+    `device` is a number or part of a name, as sounddevice has them. A reader more than 10 s behind loses samples; that,
+    or a loss in the device, is logged as a warning. Raises: AudioError.
     """
-    num_blocks = max(2, math.ceil(MICROPHONE_BACKLOG_S * SAMPLE_RATE_HZ / _num_frames(block_s, SAMPLE_RATE_HZ)))
-    blocks: queue.Queue[tuple[bytes, int, bool]] = queue.Queue(num_blocks)
-    lost, overflowed = 0, False  # since the last block that went into the queue; only the callback touches them
+    num_blocks = math.ceil(MICROPHONE_BACKLOG_S * SAMPLE_RATE_HZ / _num_frames(block_s, SAMPLE_RATE_HZ))
+    blocks: queue.Queue[tuple[bytes, int]] = queue.Queue(num_blocks)
+    num_lost = 0  # samples since the last block that went into the queue; only the callback touches it
 
     def callback(samples: Any, num_frames: int, time: Any, status: Any) -> None:
-        nonlocal lost, overflowed  # runs on the audio thread: it must not wait
-        overflowed = overflowed or bool(status.input_overflow)
+        nonlocal num_lost  # runs on the audio thread: it must not wait
+        num_lost += bool(status.input_overflow)  # PortAudio does not say how many
         try:
-            blocks.put_nowait((bytes(samples), lost, overflowed))
-            lost, overflowed = 0, False
+            blocks.put_nowait((bytes(samples), num_lost))
+            num_lost = 0
         except queue.Full:
-            lost += num_frames
+            num_lost += num_frames
 
     input_stream, rate_hz = _open_microphone(block_s, device, callback)
 
     def received() -> Iterator[NDArray[np.int16]]:
         while True:
             try:
-                samples, num_lost, device_lost = blocks.get(timeout=MICROPHONE_TIMEOUT_S + block_s)
+                samples, num_lost_before = blocks.get(timeout=MICROPHONE_TIMEOUT_S + block_s)
             except queue.Empty:
                 raise AudioError(f"microphone: no samples for {MICROPHONE_TIMEOUT_S:g} s; was it unplugged?") from None
-            if num_lost:
-                logger.warning("microphone: %.2f s of samples lost: they were read too slowly", num_lost / rate_hz)
-            if device_lost:
-                logger.warning("microphone: some samples lost in the device: the machine is too busy")
+            if num_lost_before:
+                logger.warning("microphone: %d or more samples lost; they are not taken fast enough", num_lost_before)
             yield np.frombuffer(samples, dtype=np.int16).copy()
 
     with closing(input_stream):
@@ -170,11 +163,21 @@ def write(path: str | Path, samples: NDArray[np.int16]) -> None:
             temporary.unlink()
 
 
-class _SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
-    """soundfile seeks after every read, which makes MP3 decoding in blocks wrong (by 0.23 of full scale) and slow."""
+class _Source:
+    """What libsndfile reads from. Its callbacks must not raise, so a failure is the end of the file to it."""
 
-    def seekable(self) -> bool:
-        return False
+    def __init__(self, file: Any) -> None:
+        self.file, self.tell = file, file.tell
+
+    def seek(self, offset: int, whence: int) -> None:
+        with suppress(OSError, ValueError):  # a damaged header can name a place before the start
+            self.file.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return int(self.file.readinto(buffer))
+        except OSError:
+            return 0
 
 
 class _Recording:
@@ -182,11 +185,11 @@ class _Recording:
 
     def __init__(self, source: str | Path | BinaryIO, name: str | None, opened: ExitStack) -> None:
         self.name = name or str(source if isinstance(source, str | Path) else getattr(source, "name", "recording"))
-        # A handle, not a path, goes to libsndfile: given a path it takes any text named .au, .gsm or .vox for audio.
+        # A handle, not a path, goes to libsndfile: given a path it takes any file named .au, .gsm or .vox for audio.
         if isinstance(source, str | Path):
             source = opened.enter_context(self._open_path(Path(source)))
         try:
-            if not source.seekable():
+            if not (source.seekable() and hasattr(source, "readinto")):
                 source = io.BytesIO(source.read())
             source.seek(0)
             head = source.read(3)
@@ -199,23 +202,25 @@ class _Recording:
         self.quietly: Callable[[], AbstractContextManager[None]] = _stderr_muted if maybe_mp3 else nullcontext
         try:
             with self.quietly():
-                self.file = opened.enter_context(_SequentialFile(source))
-        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: soundfile trusts a name ending in .raw
-            raise AudioError(f"{self.name}: not a recording ({_reason(error)}); allowed: {FORMATS}") from None
+                self.file = opened.enter_context(soundfile.SoundFile(_Source(source)))
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.rstrip(".")
+            raise AudioError(f"{self.name}: not a recording ({reason}); allowed: {FORMATS}") from None
+        # Else soundfile seeks after every read, which makes MP3 in blocks wrong, by up to 0.23 of full scale.
+        self.file.seekable = lambda: False
         self.rate_hz: int = self.file.samplerate
         if not LOWEST_RATE_HZ <= self.rate_hz <= HIGHEST_RATE_HZ:
-            given = f"the sample rate is {self.rate_hz} Hz"
-            raise AudioError(f"{self.name}: {given}; allowed: {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ}")
+            raise AudioError(f"{self.name}: rate is {self.rate_hz} Hz; allowed: {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ}")
 
     def _open_path(self, path: Path) -> BinaryIO:
         try:
             mode = path.stat().st_mode
-            if stat.S_ISREG(mode):
+            if stat.S_ISREG(mode):  # opening a pipe would wait for its writer
                 return path.open("rb")
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
             raise AudioError(f"{self.name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or device"  # opening a pipe would wait for its writer
-        raise AudioError(f"{self.name}: is {kind}; allowed: a recording")
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+        raise AudioError(f"{self.name}: is a {kind}; allowed: a recording")
 
     def blocks(self, block_s: float) -> Iterator[NDArray[np.int16]]:
         """The samples at 16 kHz. Raises: AudioError."""
@@ -234,7 +239,8 @@ class _Recording:
                 with self.quietly():
                     block = self.file.read(min(num_frames, total - done), dtype=dtype)
             except soundfile.LibsndfileError as error:
-                done, error_text = self.file.tell(), f" ({_reason(error)})"
+                done = self.file.tell()
+                error_text = f" ({error.error_string.removeprefix('Error : ').rstrip('.')})"
                 break
             if not len(block):
                 break
@@ -253,9 +259,8 @@ class _Recording:
         """(N,) or (N, channels) from `start` frames on -> (N,) within full scale."""
         if not np.isfinite(block).all():
             first = int(np.argmin(np.isfinite(block).reshape(len(block), -1).all(axis=1)))
-            value = "NaN" if np.isnan(block[first]).any() else "infinite"
-            where = f"the sample at {(start + first) / self.rate_hz:.4f} s"
-            raise AudioError(f"{self.name}: {where} is {value}; allowed: finite values")
+            at_s = (start + first) / self.rate_hz
+            raise AudioError(f"{self.name}: the sample at {at_s:.4f} s is NaN or infinite; allowed: finite values")
         # float64 sums do not overflow, and clipping now keeps one wild value from ringing through the resampler.
         mono = block if block.ndim == 1 else block.mean(axis=1, dtype=np.float64)
         return np.clip(mono, -1.0, 1.0).astype(np.float32, copy=False)
@@ -283,18 +288,12 @@ def _resample(blocks: Iterable[NDArray[np.float32]], rate_hz: int) -> Iterator[N
         yield _to_int16(resampled)
 
 
-def _reason(error: Exception) -> str:
-    """libsndfile's own words, without its "Error : " and full stop."""
-    return str(getattr(error, "error_string", "no header")).removeprefix("Error : ").rstrip(".")
-
-
 @contextmanager
 def _stderr_muted() -> Iterator[None]:
     """Drop what mpg123, inside libsndfile, notes about odd files on file descriptor 2; it has no switch for that."""
     with _stderr_lock, ExitStack() as undo:  # the lock: two threads would save each other's muted descriptor
         with suppress(OSError):  # no stderr, nothing to mute
-            saved = os.dup(2)
-            undo.callback(os.close, saved)
+            saved = undo.enter_context(os.fdopen(os.dup(2), "wb"))
             os.dup2(undo.enter_context(open(os.devnull, "wb")).fileno(), 2)
-            undo.callback(os.dup2, saved, 2)
+            undo.callback(os.dup2, saved.fileno(), 2)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ class ModelInfo:
         try:
             table = json.loads(text)
             if table["format"] > FORMAT_VERSION:
-                raise ValueError(f"format {table['format']} is newer than this kouling reads ({FORMAT_VERSION}); upgrade")
+                raise ValueError(
+                    f"format {table['format']} is newer than this kouling reads ({FORMAT_VERSION}); upgrade"
+                )
             return ModelInfo(
                 table["name"],
                 table["language"],
@@ -79,6 +81,15 @@ def save(path: Path, info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> No
 
 def load(path: Path) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:
     """Raises: ValueError, one line, where the file is no checkpoint, truncated or corrupt; FileNotFoundError."""
+    return _open(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})
+
+
+def load_info(path: Path) -> ModelInfo:
+    """What a checkpoint is, its weights left unread. Raises: as `load`."""
+    return _open(path, lambda file: {})[0]
+
+
+def _open(path: Path, read: Callable[[Any], dict[str, NDArray[Any]]]) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
@@ -86,12 +97,6 @@ def load(path: Path) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:
             metadata = file.metadata() or {}
             if "kouling" not in metadata:
                 raise ValueError("a safetensors file, but not one of kouling")
-            info = ModelInfo.from_json(metadata["kouling"])
-            return info, {key: file.get_tensor(key) for key in file.keys()}
+            return ModelInfo.from_json(metadata["kouling"]), read(file)
     except (SafetensorError, ValueError, OSError) as error:
         raise ValueError(f"{path}: not a usable checkpoint: {error}") from None
-
-
-def describe_units(units: Sequence[str]) -> str:
-    """The words of a model for a message, special units left out."""
-    return ", ".join(unit for unit in units if not unit.startswith("<"))

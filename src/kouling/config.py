@@ -41,7 +41,9 @@ class FeatureConfig:
         if self.frame_shift_ms != 10:
             raise ValueError(f"features.frame_shift_ms is {self.frame_shift_ms}; allowed: 10")
         if not self.frame_shift_ms <= self.frame_length_ms <= 32:
-            raise ValueError(f"features.frame_length_ms is {self.frame_length_ms}; allowed: {self.frame_shift_ms} to 32")
+            raise ValueError(
+                f"features.frame_length_ms is {self.frame_length_ms}; allowed: {self.frame_shift_ms} to 32"
+            )
         if not 8 <= self.num_mels <= 128 or self.num_mels % 4:
             raise ValueError(f"features.num_mels is {self.num_mels}; allowed: multiples of 4 from 8 to 128")
         if not 0 <= self.low_hz < self.high_hz <= self.sample_rate_hz / 2:
@@ -300,7 +302,9 @@ def to_toml(config: Config) -> str:
     for section, values in table.items():
         if isinstance(values, dict):
             lines += ["", f"[{section}]"]
-            lines += [f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in values.items()]
+            lines += [
+                f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in values.items()
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -4,10 +4,10 @@ Shapes: B batch, T feature frames (10 ms), N encoder frames, M mels, D hidden si
 frames, K convolution kernel, V units.
 
 What is remembered between calls is one explicit `EncoderState`, an argument and a result; nothing is kept on a module.
-There is one `forward`: a whole utterance is one long step from `initial_state`. Every module looks only at the past; the
-lookahead lies in the stem, whose window reaches `lookahead` feature frames beyond the encoder frame it makes. Output
-frame n therefore belongs to the feature frames from `n * subsampling - lookahead`, and a caller who wants the last frames
-of an utterance feeds `lookahead` frames of silence (zeros) behind it.
+There is one `forward`: a whole utterance is one long step from `initial_state`. Every module looks only at the past;
+the lookahead lies in the stem, whose window reaches `lookahead` feature frames beyond the encoder frame it makes.
+Output frame n therefore belongs to the feature frames from `n * subsampling - lookahead`, and a caller who wants the
+last frames of an utterance feeds `lookahead` frames of silence (zeros) behind it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class EncoderState(NamedTuple):
 class Stem(nn.Module):
     """Log-mel frames to encoder frames: one time-frequency convolution over a window, one over frequency, a projection.
 
-    The window is `subsampling + lookahead` feature frames, the hop `subsampling`, so this module alone sets the rate and the
-    lookahead, for any subsampling factor.
+    The window is `subsampling + lookahead` feature frames, the hop `subsampling`, so this module alone sets the rate
+    and the lookahead, for any subsampling factor.
     """
 
     def __init__(self, config: EncoderConfig, num_mels: int) -> None:
@@ -77,10 +77,10 @@ class FeedForward(nn.Module):
 
 
 class WindowedAttention(nn.Module):
-    """Self-attention over each frame and the `left_context` frames before it, with a learned bias per head and distance.
+    """Self-attention over a frame and the `left_context` frames before it, with a learned bias per head and distance.
 
-    A bias for every distance in the window (Raffel et al. 2020, arXiv:1910.10683, without their buckets) needs no absolute
-    position, so a stream can go on for ever.
+    A bias for every distance in the window (Raffel et al. 2020, arXiv:1910.10683, without their buckets) needs no
+    absolute position, so a stream can go on for ever.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -97,11 +97,11 @@ class WindowedAttention(nn.Module):
         """x: (B, N, D), keys and values: (B, L, D), frames_seen: (B,) -> (B, N, D), new keys, new values."""
         query, key, value = self.query_key_value(self.norm(x)).chunk(3, dim=-1)
         keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)  # (B, L + N, D)
-        split = [t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, keys, values)]  # (B, H, -, D / H)
-        bias = self.window_bias(x.shape[1], frames_seen).to(x.dtype)
-        attended = F.scaled_dot_product_attention(*split, attn_mask=bias)
-        new = keys.shape[1] - self.left_context
-        return self.output(attended.transpose(1, 2).flatten(2)), keys[:, new:], values[:, new:]
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (query, keys, values))  # (B, H, -, D / H)
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + self.window_bias(x.shape[1], frames_seen)
+        attended = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+        new = x.shape[1]
+        return self.output(attended), keys[:, new:], values[:, new:]
 
     def window_bias(self, num_frames: int, frames_seen: Tensor) -> Tensor:
         """(B, H, N, L + N) to be added to the scores: the bias of each distance, and -1e4 outside the window.
@@ -207,7 +207,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
-        """features: (B, T, M), T a multiple of the subsampling -> log-probabilities (B, T / subsampling, V), new state."""
+        """features: (B, T, M), T a multiple of the subsampling -> log-probabilities (B, N, V), new state."""
         x, tail = self.stem(features, state.stem)
         blocks = []
         for block, block_state in zip(self.blocks, state.blocks, strict=True):

@@ -6,9 +6,9 @@ The one definition, which every other implementation must reproduce to 1e-3:
 3. multiply by Povey's window (Hann to the power 0.85); FFT of 512; power |X|^2;
 4. `num_mels` triangles, evenly spaced and linear on the mel scale 1127 ln(1 + f / 700);
 5. natural logarithm; then (max(log mel, log_floor) - log_floor) / log_scale.
-Steps 1 to 4 are Kaldi's and are left to kaldi-native-fbank. Step 5 is fixed, not fitted to a clip, so it can stream; the
-floor lies at the rounding noise of 16-bit audio, so 0 means digital silence, and an encoder whose state is all zero has
-simply heard silence so far.
+Steps 1 to 4 are Kaldi's and are left to kaldi-native-fbank. Step 5 is fixed, not fitted to a clip, so it can stream.
+The floor lies at the rounding noise of 16-bit audio, so 0 means digital silence, and an encoder whose state is all zero
+has simply heard silence so far.
 """
 
 from __future__ import annotations
@@ -81,13 +81,14 @@ def povey_window(config: FeatureConfig) -> NDArray[np.float64]:
 
 
 def mel_filters(config: FeatureConfig) -> NDArray[np.float64]:
-    """(FFT_SIZE / 2 + 1, num_mels) weights of each FFT bin in each mel; Kaldi's, in which the Nyquist bin counts for nothing."""
+    """(FFT_SIZE / 2 + 1, num_mels) weight of each FFT bin in each mel; Kaldi's, so the Nyquist bin weighs nothing."""
 
     def to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
         mel: NDArray[np.float64] = 1127.0 * np.log1p(hz / 700.0)
         return mel
 
-    edges = np.linspace(*to_mel(np.array([config.low_hz, config.high_hz])), config.num_mels + 2)
+    low, high = to_mel(np.array([config.low_hz, config.high_hz]))
+    edges = np.linspace(low, high, config.num_mels + 2)
     bins = to_mel(np.arange(FFT_SIZE // 2 + 1) * config.sample_rate_hz / FFT_SIZE)[:, None]
     left, center, right = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - left) / (center - left), (right - bins) / (right - center)

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from kouling.audio import SAMPLE_RATE_HZ
+from kouling.measure.noise import FULL_SCALE, Floats
 from kouling.train.data import Clip
 from kouling.train.recipe import Augment
 
-FULL_SCALE = 32767.0
 NUM_ROOMS = 96
 ROOM_S = 0.4
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ def apply_clip(samples: NDArray[np.int16], length: int, draw: ClipDraw, rooms: F
     heard = (left + (right - left) * fraction) * np.float32(10 ** (draw.gain_db / 20))
     if draw.room is not None:
         heard = fftconvolve(heard, rooms[draw.room])[:length].astype(np.float32)
-    return heard
+    result: Floats = heard
+    return result
 
 
 def draw_scene(rng: np.random.Generator, augment: Augment, always_noise: bool = False) -> SceneDraw:
@@ -88,27 +87,13 @@ def draw_scene(rng: np.random.Generator, augment: Augment, always_noise: bool = 
     return SceneDraw(rng.uniform(-1, 1) * augment.gain_db, noise)
 
 
-def colored_noise(length: int, color: float, seed: int) -> Floats:
-    """(length,) noise of RMS 1 whose power falls as 1 / f ** color: 0 white, 1 pink, 2 brown."""
-    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(length))
-    frequency = np.maximum(np.arange(len(spectrum)), length * 20 / SAMPLE_RATE_HZ)  # flat below 20 Hz
-    noise = np.fft.irfft(spectrum / frequency ** (color / 2), length)
-    return (noise / (noise.std() + 1e-9)).astype(np.float32)
-
-
-def recorded_noise(samples: NDArray[np.int16], length: int, seed: int) -> Floats:
-    """(length,) of RMS 1 (0 if the recording is silent there) from anywhere in the recording, repeated where it is short."""
-    start = np.random.default_rng(seed).integers(max(1, len(samples) - length + 1))
-    noise = np.resize(samples[start : start + length], length).astype(np.float32)
-    return noise / max(float(np.sqrt(np.mean(noise**2))), 1.0)
-
-
 def apply_scene(clean: Floats, noise: Floats | None, speech_rms: float, draw: SceneDraw, augment: Augment) -> Floats:
     """Add the noise (of RMS 1), set the level, and round and clip to 16 bits as a recorder would. (S,) -> (S,)."""
     scene = clean
     if draw.noise is not None and noise is not None:
         silent = speech_rms == 0
-        level = FULL_SCALE * 10 ** (draw.noise.level_db / 20) if silent else speech_rms * 10 ** (-draw.noise.snr_db / 20)
+        reference, level_db = (FULL_SCALE, draw.noise.level_db) if silent else (speech_rms, -draw.noise.snr_db)
+        level = reference * 10 ** (level_db / 20)
         scene = clean + noise * np.float32(level)
     peak = float(np.abs(scene).max()) + 1.0
     headroom_db = 20 * np.log10(FULL_SCALE / peak) + augment.overdrive_db
@@ -129,7 +114,7 @@ def load_rooms(cache: Path) -> Floats:
 
 
 def simulate_room(rng: np.random.Generator) -> Floats:
-    """(taps,) A shoebox room of 2 to 8 m with a reverberation time of 0.1 to 0.6 s, talker and microphone anywhere in it."""
+    """(taps,) A shoebox of 2 to 8 m with a reverberation time of 0.1 to 0.6 s, talker and microphone anywhere in it."""
     import pyroomacoustics as pra
 
     size = rng.uniform([2.5, 2.0, 2.2], [8.0, 6.0, 3.5])

@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,12 +20,12 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from kouling import audio
+from kouling.measure.noise import SAMPLES_PER_BLOCK, block_energies_db, speech_bounds, speech_rms
+from kouling.measure.recordings import audio_files, labelled
 from kouling.train import speak
 from kouling.train.recipe import Source
 
 CACHE_VERSION = 3
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
-SAMPLES_PER_BLOCK = 160  # energies are measured over 10 ms
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
     stat = path.stat()
     identity = f"{CACHE_VERSION} {path.name} {stat.st_size} {int(stat.st_mtime)} {source.speakers_per_word}"
     if path.is_dir():
-        identity += " ".join(sorted(f"{f.relative_to(path)}{f.stat().st_size}" for f in _audio_files(path)))
+        identity += " ".join(sorted(f"{f.relative_to(path)}{f.stat().st_size}" for f in audio_files(path)))
     stem = cache / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not stem.with_suffix(".json").exists():
         _build(path, source, stem, progress)
@@ -111,13 +109,13 @@ def _build(path: Path, source: Source, stem: Path, progress: bool) -> None:
                 out.write(samples.tobytes())
                 clips.append(describe(samples, position, label, name))
                 position += len(samples)
-        if not clips:
-            raise ValueError(f"{path}: no <label>/*{{{','.join(AUDIO_SUFFIXES)}}} inside")
         os.replace(temporary, pcm)
     finally:
         temporary.unlink(missing_ok=True)
     listed = index.with_suffix(f".{os.getpid()}.tmp")
-    listed.write_text(json.dumps([list(clip.__dict__.values()) for clip in clips], ensure_ascii=False), encoding="utf-8")
+    listed.write_text(
+        json.dumps([list(clip.__dict__.values()) for clip in clips], ensure_ascii=False), encoding="utf-8"
+    )
     os.replace(listed, index)
 
 
@@ -127,48 +125,13 @@ def _entries(path: Path, source: Source) -> Iterator[tuple[str, str, BinaryIO | 
         words = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         words = [word for word in words if word and not word.startswith("#")]
         yield from speak.speak_list(words, source.speakers_per_word, seed=0)
-    elif path.is_dir():
-        for file in _audio_files(path):
-            yield file.parent.name, str(file.relative_to(path)), file
     else:
-        try:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    parts = Path(member.name).parts
-                    if member.isfile() and len(parts) >= 2 and Path(member.name).suffix.lower() in AUDIO_SUFFIXES:
-                        content = archive.extractfile(member)
-                        assert content is not None
-                        yield parts[-2], "/".join(parts[-2:]), BytesIO(content.read())
-        except tarfile.TarError as error:
-            raise ValueError(f"{path}: not a readable tar archive: {error}") from None
-
-
-def _audio_files(folder: Path) -> list[Path]:
-    """Recordings in the sub-folders; Speech Commands' folder of background noise and other hidden ones left out."""
-    files = (f for f in folder.glob("*/*") if f.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(f for f in files if not f.parent.name.startswith(("_", ".")))
-
-
-def block_energies_db(samples: NDArray[np.int16]) -> NDArray[np.float64]:
-    """(S // 160,) energy of each 10 ms, in dB of int16 squared."""
-    blocks = len(samples) // SAMPLES_PER_BLOCK
-    squared = samples[: blocks * SAMPLES_PER_BLOCK].astype(np.float64).reshape(blocks, SAMPLES_PER_BLOCK) ** 2
-    energies: NDArray[np.float64] = 10 * np.log10(squared.mean(axis=1) + 1.0)
-    return energies
+        yield from labelled(path)
 
 
 def describe(samples: NDArray[np.int16], start: int, label: str, name: str) -> Clip:
-    """Where in the clip the speech is: the first to the last 10 ms that stand out of the clip's own background."""
-    energies = block_energies_db(samples)
-    first, last = 0, len(samples)
-    if len(energies) >= 3:
-        smooth = np.convolve(energies, np.ones(3) / 3, mode="same")
-        floor, peak = np.percentile(smooth, 10), smooth.max()
-        loud = np.flatnonzero(smooth >= floor + 0.3 * (peak - floor))
-        first, last = int(loud[0]) * SAMPLES_PER_BLOCK, int(loud[-1] + 1) * SAMPLES_PER_BLOCK
-    voiced = samples[first:last].astype(np.float64)
-    rms = float(np.sqrt(np.mean(voiced**2))) if len(voiced) else 0.0
-    return Clip(start, len(samples), first, last, rms, label, name)
+    """The clip's place in the cache, and where in it the speech is."""
+    return Clip(start, len(samples), *speech_bounds(samples), speech_rms(samples), label, name)
 
 
 def cut_pieces(corpus: Corpus, clips: Sequence[Clip], low_s: float = 0.3, high_s: float = 0.9) -> list[Clip]:
@@ -179,7 +142,9 @@ def cut_pieces(corpus: Corpus, clips: Sequence[Clip], low_s: float = 0.3, high_s
         samples = corpus.of(clip)
         energies = np.convolve(block_energies_db(samples), np.ones(5) / 5, mode="same")
         valleys = [
-            i for i in range(4, len(energies) - 4) if energies[i] <= energies[i - 4 : i + 5].min() and energies[i] < energies.max() - 12
+            i
+            for i in range(4, len(energies) - 4)
+            if energies[i] <= energies[i - 4 : i + 5].min() and energies[i] < energies.max() - 12
         ]
         rms = clip.speech_rms
         for number, first in enumerate(valleys):

@@ -23,7 +23,9 @@ class BatchLogMel:
         """samples: (B, S) float at int16 scale -> (B, 1 + (S - 400) // 160, num_mels)."""
         frames = samples.unfold(1, self.config.window_samples, self.config.hop_samples)
         frames = frames - frames.mean(dim=2, keepdim=True)
-        frames = torch.cat([frames[..., :1] * (1 - PREEMPHASIS), frames[..., 1:] - PREEMPHASIS * frames[..., :-1]], dim=2)
+        frames = torch.cat(
+            [frames[..., :1] * (1 - PREEMPHASIS), frames[..., 1:] - PREEMPHASIS * frames[..., :-1]], dim=2
+        )
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window, n=FFT_SIZE))
         mel = spectrum.square().sum(dim=-1) @ self.filters
         floor = self.config.log_floor

@@ -31,10 +31,10 @@ VALIDATION_S = 1.6
 
 
 class Trainer:
-    """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), `log.csv`, `curves.png`."""
+    """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), log and curves."""
 
     def __init__(self, recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None:
-        """Raises: ValueError where data or the initial checkpoint is missing, or `out` holds a run of another recipe."""
+        """Raises: ValueError where data or the initial checkpoint is missing, or `out` holds another recipe's run."""
         if recipe.training.threads:
             torch.set_num_threads(recipe.training.threads)
         self.recipe, self.out = recipe, out
@@ -45,7 +45,9 @@ class Trainer:
             start_from(self.model, self.units, Path(recipe.initial))
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, recipe.training.weight_decay), lr=recipe.training.learning_rate, betas=(0.9, 0.98)
+            parameter_groups(self.model, recipe.training.weight_decay),
+            lr=recipe.training.learning_rate,
+            betas=(0.9, 0.98),
         )
         self.epoch = 0
         self.step = 0
@@ -66,7 +68,9 @@ class Trainer:
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: not a usable training state ({error}); delete it to start anew") from None
         if state["recipe"] != repr(asdict(self.recipe)):
-            raise ValueError(f"{self.out} holds a run of another recipe; choose another folder with --out, or delete it")
+            raise ValueError(
+                f"{self.out} holds a run of another recipe; choose another folder with --out, or delete it"
+            )
         self.model.load_state_dict(state["model"])
         self.averaged = state["averaged"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -113,7 +117,7 @@ class Trainer:
         provenance = {
             "description": recipe.description,
             "licence": recipe.licence,
-            "sources": [source.path for source in recipe.source],
+            "sources": sorted({Path(source.path).name for source in recipe.source}),
             "seed": recipe.seed,
             "epochs": self.epoch,
             "parameters": sum(p.numel() for p in self.model.parameters()),
@@ -123,7 +127,12 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last epoch. Ctrl-C loses at most the epoch under way. Raises: OSError on a full disk."""
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
             total = self.recipe.training.epochs
             task = progress.add_task(self.recipe.name, total=total, completed=self.epoch, note="")
@@ -132,7 +141,8 @@ class Trainer:
                 progress.update(task, completed=self.epoch, note=f"valid {row['accuracy']:.2f} %")
                 progress.console.log(
                     f"epoch {self.epoch}/{total}  loss {row['loss']:.3f}  accuracy {row['accuracy']:.2f} %  "
-                    f"words {row['words']:.2f} %  unknown {row['unknown']:.2f} %  noise {row['noise']:.2f} %  {row['seconds']:.0f} s"
+                    f"words {row['words']:.2f} %  unknown {row['unknown']:.2f} %  noise {row['noise']:.2f} %  "
+                    f"{row['seconds']:.0f} s"
                 )
                 self.save()
         plot(self.history, self.out / "curves.png", self.recipe.name)
@@ -150,7 +160,9 @@ class Trainer:
         for number, (batches, shape) in enumerate(zip(self.group[1], self.recipe.scenes, strict=True)):
             rows = max(1, round(settings.batch_s / (shape.slots * shape.slot_s)))
             order = rng.permutation(len(batches.lengths))
-            plan += [(number, order[i : i + rows]) for i in range(0, len(order), rows) if len(order) - i >= min(rows, 8)]
+            plan += [
+                (number, order[i : i + rows]) for i in range(0, len(order), rows) if len(order) - i >= min(rows, 8)
+            ]
         plan = [plan[i] for i in rng.permutation(len(plan))]
         self.model.train()
         losses_seen = []
@@ -182,10 +194,10 @@ class Trainer:
         loss = torch.where(speech, running, per_row).sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
@@ -268,7 +280,12 @@ def plot(history: list[dict[str, float]], path: Path, name: str) -> None:
     epochs = [row["epoch"] for row in history]
     left.plot(epochs, [row["loss"] for row in history], color="tab:blue")
     left.set(title=f"{name}: training loss", xlabel="epoch", yscale="log", ylabel="nats per word")
-    for key, color in (("words", "tab:green"), ("unknown", "tab:orange"), ("noise", "tab:purple"), ("accuracy", "black")):
+    for key, color in (
+        ("words", "tab:green"),
+        ("unknown", "tab:orange"),
+        ("noise", "tab:purple"),
+        ("accuracy", "black"),
+    ):
         right.plot(epochs, [row[key] for row in history], label=key, color=color)
     best = max(row["accuracy"] for row in history)
     right.set(title="validation, averaged weights", xlabel="epoch", ylabel="% right", ylim=(min(90, best - 5), 100))

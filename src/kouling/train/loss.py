@@ -14,8 +14,8 @@ def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
 
 
 def no_command(log_probs: Tensor) -> Tensor:
-    """-log of the probability that every frame is blank or unknown, per row (B,): for running speech, whose words are not
-    known, only that none of them is meant as a command."""
+    """-log of the probability that every frame is blank or unknown, per row (B,): for running speech, whose words are
+    not known, only that none of them is meant as a command."""
     return -log_probs[..., :2].logsumexp(dim=-1).sum(dim=1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,21 +149,16 @@ def from_dict(table: dict[str, Any]) -> Recipe:
     """Raises: ValueError for an unknown key, a wrong type, or an impossible value."""
     table = dict(table)
     model = configuration.from_dict({"preset": table.get("preset", "base"), **table.pop("config", {})})
-    lists = {
-        key: tuple(overlay(kind, entry, f"{key}.") for entry in _tables(table, key))
-        for key, kind in (("source", Source(path="-")), ("scenes", Scenes()))
-        if key in table
-    }
-    for key in lists:
-        del table[key]
-    words = Source(path="-")
-    base = Recipe(name="-", units=["-"], config=model, source=lists.get("source", (words,)))
+    sources = tuple(overlay(Source(path="-"), entry, "source.") for entry in _tables(table, "source"))
+    scenes = tuple(overlay(Scenes(), entry, "scenes.") for entry in _tables(table, "scenes")) or (Scenes(),)
+    base = Recipe(name="-", units=["-"], config=model, source=(Source(path="-"),))
     recipe = overlay(base, {"name": "", "units": [], **table})
-    return Recipe(**{**recipe.__dict__, "source": lists.get("source", ()), "scenes": lists.get("scenes", (Scenes(),))})
+    return replace(recipe, source=sources, scenes=scenes)
 
 
 def _tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    entries = table[key]
+    """Take the array of tables `key` out of `table`; none if it is absent."""
+    entries = table.pop(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{key} is {entries!r}; allowed: tables, [[{key}]]")
     return entries

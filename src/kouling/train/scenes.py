@@ -1,5 +1,5 @@
-"""Scenes: the training examples. A scene is a row of slots of equal length: a word, an unknown word, or nothing but noise,
-with one level and one background; or it is a stretch of running speech in which no command is spoken as one."""
+"""Scenes: the training examples. A scene is a row of slots of equal length: a word, an unknown word, or nothing but
+noise, with one level and one background; or a stretch of running speech in which nothing is meant as a command."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from kouling.audio import SAMPLE_RATE_HZ
 from kouling.config import FeatureConfig
+from kouling.measure.noise import colored_noise, recorded_noise
 from kouling.train import augment
 from kouling.train.data import Clip, Corpus, cut_pieces, load
 from kouling.train.logmel import BatchLogMel
 from kouling.train.recipe import Recipe, Scenes
 
 UNKNOWN = 1  # index of the unknown unit; 0 is blank
-SPEECH = -1  # target of a slot of running speech: anything but a unit
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class SceneMaker:
         self.pieces: list[tuple[Corpus, Clip]] = []
         self.noise: list[tuple[Corpus, Clip]] = []
         self.valid: list[tuple[Corpus, Clip, int]] = []  # target as in Slot
+        self.valid_speech: list[tuple[Corpus, Clip]] = []
         index = {unit: i for i, unit in enumerate(units)}
         for source in recipe.source:
             corpus = load(source, folders, cache)
@@ -68,6 +69,8 @@ class SceneMaker:
                     self.valid.append((corpus, clip, known))
                 elif source.use == "noise":
                     self.valid.append((corpus, clip, 0))
+                else:
+                    self.valid_speech.append((corpus, clip))
             if source.use == "speech":
                 self.pieces += [(corpus, piece) for piece in cut_pieces(corpus, corpus.part(source, "train"))]
         silent = [self.units[i] for i, clips in self.words.items() if not clips]
@@ -91,10 +94,10 @@ class SceneMaker:
             weights = np.array([weight for *_, weight in self.unknown])
             wanted = words * mix.unknown_percent / 100
             chosen = draw_evenly(rng, weights * (wanted / weights.sum()))
-            slots += [Slot(*self.unknown[i][:2], UNKNOWN) for i in chosen]
+            slots += [Slot(self.unknown[i][0], self.unknown[i][1], UNKNOWN) for i in chosen]
         if self.pieces:
             chosen = rng.integers(len(self.pieces), size=int(words * mix.pieces_percent / 100))
-            slots += [Slot(*self.pieces[i], UNKNOWN) for i in chosen]
+            slots += [Slot(self.pieces[i][0], self.pieces[i][1], UNKNOWN) for i in chosen]
         slots += [Slot(None, None, 0)] * int(words * mix.noise_percent / 100)
         order = rng.permutation(len(slots))
         return [slots[i] for i in order], int(words * mix.speech_percent / 100) if self.speech else 0
@@ -173,13 +176,13 @@ class SceneMaker:
         if draw.noise is not None:
             if draw.noise.color is None and self.noise:
                 corpus, clip = self.noise[rng.integers(len(self.noise))]
-                noise = augment.recorded_noise(corpus.of(clip), len(clean), draw.noise.seed)
+                noise = recorded_noise(corpus.of(clip), len(clean), draw.noise.seed)
             else:
-                noise = augment.colored_noise(len(clean), draw.noise.color or 0.0, draw.noise.seed)
+                noise = colored_noise(len(clean), draw.noise.color or 0.0, draw.noise.seed)
         return augment.apply_scene(clean, noise, speech_rms, draw, self.recipe.augment)
 
     def validation(self, length_s: float) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-        """Features (R, T, M) of the validation clips as they are, their speech in the middle of `length_s`, and targets (R,)."""
+        """Features (R, T, M) of the validation clips as they are, `length_s` around their speech, and targets (R,)."""
         config: FeatureConfig = self.recipe.config.features
         length = round(length_s * SAMPLE_RATE_HZ)
         subsampling = self.recipe.config.encoder.subsampling

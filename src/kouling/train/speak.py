@@ -1,4 +1,4 @@
-"""Words spoken by the speech synthesisers espeak-ng and flite, in many voices: unknown words for the rejection of garbage."""
+"""Words spoken by the speech synthesisers espeak-ng and flite, in many voices: unknown words to be rejected."""
 
 from __future__ import annotations
 

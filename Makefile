@@ -1,0 +1,54 @@
+# `make` lists the targets. Both set up what they need by themselves; PYTHON=... chooses the interpreter.
+PYTHON ?= python3
+# -qq: errors only; at -q pip would still warn about every package index that a machine lists and lacks.
+PIP := -m pip install -qq --disable-pip-version-check
+
+DEMO := .venv/.installed
+TEST := .venv-test/.installed
+BIN := .venv-test/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test clean
+
+define check_python
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+  echo "kouling needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo not there);" \
+    "try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+endef
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in examples/ with the shipped models
+	@echo "English, model en-commands:"
+	@.venv/bin/kouling listen --model en-commands $(sort $(wildcard examples/en-*.ogg examples/en-*.wav examples/en-*.flac))
+	@echo "Chinese, model zh-commands:"
+	@.venv/bin/kouling listen --model zh-commands $(sort $(wildcard examples/zh-*.ogg examples/zh-*.wav examples/zh-*.flac))
+
+test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+	$(BIN)/pytest
+
+clean:  ## delete both environments, caches and builds; runs/ and data/ stay
+	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache build dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Editable installs: edited code runs at once, so only a change of what is installed makes the stamps stale.
+$(DEMO): pyproject.toml
+	$(check_python)
+	@echo "setting up .venv ..."
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python $(PIP) -e '.[onnx]'
+	@touch $@
+
+# PyTorch alone and first: it is most of the download, and a failure is then plainly about it.
+$(TEST): pyproject.toml constraints.txt
+	$(check_python)
+	@echo "setting up .venv-test: PyTorch ..."
+	@$(PYTHON) -m venv .venv-test
+	@$(BIN)/python $(PIP) -c constraints.txt torch
+	@echo "setting up .venv-test: kouling and the rest ..."
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[train,onnx,dev]'
+	@touch $@

@@ -1,0 +1,7 @@
+"""`python -m kouling`."""
+
+import sys
+
+from kouling.cli import main
+
+sys.exit(main())

@@ -1,0 +1,257 @@
+"""Streaming search for commands in CTC log-probabilities.
+
+CTC's frames are independent given the audio, so its output is a probability distribution over strings of units. For
+every prefix of every phrase (a node of a tree) the decoder keeps, frame by frame, the probability that the string so
+far ends with it: one number for "its last unit is being said", one for "blank since". The flow into the last unit of a
+phrase, summed over the frames that it takes, is the probability that the phrase was said. Nothing is pruned and no beam
+is kept: the cost of a frame is a few vector operations on the nodes of the tree, for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling.commands import Command, CommandSet
+
+BLANK_INDEX = 0
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Settings of the search; the model brings those that `kouling train` calibrated on validation data."""
+
+    threshold: float = 0.5  # of commands that have none of their own
+    refractory_s: float = 0.5  # a command is not heard again sooner after itself
+    max_gap_s: float = 1.0  # silence allowed between the words of a phrase
+    max_command_duration_s: float = 5.0
+    settle_s: float = 0.16  # a command is decided when its probability has not grown for this long
+    # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
+    confidence_slope: float = 1.0
+    confidence_bias: float = 0.0
+    # How far CTC's spike lies behind the first and the last sound of a word, by unit; seconds.
+    onset_s: dict[str, float] = field(default_factory=dict)
+    offset_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "confidence_slope"):
+            if not 0 < getattr(self, name) <= 100:
+                raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0")
+        if self.threshold > 1:
+            raise ValueError(f"decoder.threshold is {self.threshold}; allowed: above 0, at most 1")
+
+    def confidence(self, probability: float) -> float:
+        """The calibrated confidence of a phrase of this probability."""
+        bounded = min(max(probability, 1e-6), 1 - 1e-6)
+        logit = self.confidence_slope * np.log(bounded / (1 - bounded)) + self.confidence_bias
+        return float(1 / (1 + np.exp(-logit)))
+
+
+class PhraseTree:
+    """All phrases of a command set as a tree of units; node 0 is the root, the empty phrase."""
+
+    def __init__(self, commands: CommandSet) -> None:
+        unit, parent, command = [BLANK_INDEX], [0], [-1]
+        children: dict[tuple[int, int], int] = {}
+        for index, spec in enumerate(commands.commands):
+            for sequence in spec.sequences:
+                node = 0
+                for symbol in sequence:
+                    if (node, symbol) not in children:
+                        children[node, symbol] = len(unit)
+                        unit.append(symbol)
+                        parent.append(node)
+                        command.append(-1)
+                    node = children[node, symbol]
+                command[node] = index
+        self.unit = np.array(unit, dtype=np.int64)
+        self.parent = np.array(parent, dtype=np.int64)
+        self.command = np.array(command, dtype=np.int64)  # index of the command that ends here, or -1
+        self.continues = np.zeros(len(unit), dtype=bool)  # a longer phrase goes on from here
+        self.continues[self.parent[1:]] = True
+        self.starts = self.parent == 0  # first unit of a phrase
+        self.first_unit = self.unit.copy()
+        self.depth = np.zeros(len(unit), dtype=np.int64)
+        for node in range(1, len(unit)):  # parents come before their children
+            self.depth[node] = self.depth[self.parent[node]] + 1
+            if parent[node]:
+                self.first_unit[node] = self.first_unit[parent[node]]
+        # A unit that follows itself needs a blank in between.
+        self.repeats = self.unit == self.unit[self.parent]
+
+
+@dataclass
+class Candidate:
+    """A phrase whose last unit is coming, or has come and waits to be decided."""
+
+    node: int
+    probability: float = 0.0
+    spike: float = 0.0  # frame of the last unit's spike: the mean over the flow
+    length: float = 0.0  # frames from the first unit's spike to the last one's, likewise
+    grown: int = 0  # frame of the last growth worth mentioning
+    opened: int = 0
+
+    def add(self, flow: float, frame: int, length: float) -> None:
+        if flow > 0.02:
+            self.grown = frame
+        total = self.probability + flow
+        self.spike += (frame - self.spike) * flow / total
+        self.length += (length - self.length) * flow / total
+        self.probability = total
+
+    def overlaps(self, other: Candidate, slack: float) -> bool:
+        return self.spike >= other.spike - other.length - slack and other.spike >= self.spike - self.length - slack
+
+
+class Decoder:
+    """Log-probabilities in, frame by frame; commands out, each once. One instance is one stream."""
+
+    def __init__(
+        self,
+        units: Sequence[str],
+        commands: CommandSet,
+        config: DecoderConfig,
+        frame_s: float,
+        first_frame_s: float = 0.0,
+    ) -> None:
+        """frame_s: seconds from one frame to the next. first_frame_s: time of frame 0; -lookahead for an encoder."""
+        self.units = tuple(units)
+        self.commands = commands
+        self.config = config
+        self.frame_s = frame_s
+        self.first_frame_s = first_frame_s
+        self.tree = PhraseTree(commands)
+        self.thresholds = [
+            spec.threshold if spec.threshold is not None else commands.threshold or config.threshold
+            for spec in commands.commands
+        ]
+        self.refractory_s = config.refractory_s if commands.refractory_s is None else commands.refractory_s
+        self.settle = max(round(config.settle_s / frame_s), 1)
+        self.max_gap = config.max_gap_s / frame_s
+        self.max_frames = config.max_command_duration_s / frame_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard; the next frame is frame 0."""
+        nodes = len(self.tree.unit)
+        self.frame = 0
+        self.said: Floats = np.zeros(nodes)  # P(the string ends with this prefix, its last unit in this frame)
+        self.rest: Floats = np.zeros(nodes)  # the same, with blanks since
+        self.said_age: Floats = np.zeros(nodes)  # expected frames since the first unit's spike
+        self.rest_age: Floats = np.zeros(nodes)
+        self.rest_gap: Floats = np.zeros(nodes)  # expected frames since the last unit
+        self.before: Floats = np.zeros(len(self.units))  # probabilities of the previous frame
+        self.open: dict[int, Candidate] = {}
+        self.waiting: list[Candidate] = []
+        self.last_heard: dict[int, float] = {}  # command -> frame
+
+    def accept(self, log_probs: NDArray[np.float32]) -> list[Command]:
+        """log_probs: (N, V) of the next N frames -> the commands that they decide."""
+        heard = []
+        for probabilities in np.exp(log_probs.astype(np.float64)):
+            self._advance(probabilities)
+            self._close()
+            heard += self._decide()
+            self.frame += 1
+        return heard
+
+    def flush(self) -> list[Command]:
+        """The stream has ended: decide what is still open."""
+        self.waiting += self.open.values()
+        self.open = {}
+        return self._decide(final=True)
+
+    def _advance(self, probabilities: Floats) -> None:
+        """One frame of the recursion over the tree, and its flow into the ends of phrases."""
+        tree = self.tree
+        unit = probabilities[tree.unit]
+        said_parent = np.where(tree.repeats, 0.0, self.said[tree.parent])
+        rest_parent = self.rest[tree.parent]
+        # A phrase may begin anywhere: unless its first unit was being said already.
+        source = np.where(tree.starts, 1.0 - self.before[tree.unit], said_parent + rest_parent)
+        enter, stay = unit * source, unit * self.said
+        age = said_parent * self.said_age[tree.parent] + rest_parent * self.rest_age[tree.parent]
+        enter_age = np.where(tree.starts, 0.0, age / np.maximum(source, 1e-30) + 1.0)
+        said = enter + stay
+        total = self.said + self.rest
+        safe = np.maximum(total, 1e-30)
+        rest_age = (self.said * self.said_age + self.rest * self.rest_age) / safe + 1.0
+        rest_gap = self.rest * self.rest_gap / safe + 1.0
+        alive = (rest_gap <= self.max_gap) & (rest_age <= self.max_frames)
+        self.said_age = (enter * enter_age + stay * (self.said_age + 1.0)) / np.maximum(said, 1e-30)
+        self.rest = np.where(alive, probabilities[BLANK_INDEX] * total, 0.0)
+        self.said, self.rest_age, self.rest_gap, self.before = said, rest_age, rest_gap, probabilities
+        self.said[0] = self.rest[0] = 0.0
+        for node in map(int, np.flatnonzero((enter > 1e-3) & (tree.command >= 0))):
+            candidate = self.open.get(node)
+            if candidate is None and enter[node] > 0.02:
+                candidate = self.open[node] = Candidate(node, opened=self.frame)
+            if candidate is not None:
+                candidate.add(float(enter[node]), self.frame, float(enter_age[node]))
+
+    def _close(self) -> None:
+        """Candidates that have stopped growing wait for their decision."""
+        settled, latest = self.frame - self.settle, self.frame - 4 * self.settle
+        done = [c for c in self.open.values() if c.grown <= settled or c.opened < latest]
+        for candidate in done:
+            del self.open[candidate.node]
+            command = self.tree.command[candidate.node]
+            if self._confidence(candidate) >= self.thresholds[command]:
+                self.waiting.append(candidate)
+
+    def _decide(self, final: bool = False) -> list[Command]:
+        """Of overlapping candidates the longest phrase wins, then the likeliest; none is decided before its rivals."""
+        heard = []
+        waiting = sorted(self.waiting, key=lambda c: (-self.tree.depth[c.node], -c.probability))
+        self.waiting = []
+        for candidate in waiting:
+            command = int(self.tree.command[candidate.node])
+            confidence = self._confidence(candidate)
+            recent = self.last_heard.get(command, -np.inf)
+            if confidence < self.thresholds[command] or candidate.spike - recent < self.refractory_s / self.frame_s:
+                continue
+            if any(candidate.overlaps(better, self.settle) for better in self.waiting):
+                continue
+            rivals = any(candidate.overlaps(rival, self.settle) for rival in self.open.values())
+            if not final and (rivals or self._unsettled(candidate)):
+                self.waiting.append(candidate)
+                continue
+            self.waiting.append(candidate)  # stands in the way of the worse ones of this round
+            candidate.opened = -1
+            self.last_heard[command] = candidate.spike
+            heard.append(self._event(candidate, confidence))
+        self.waiting = [c for c in self.waiting if c.opened >= 0]
+        return sorted(heard, key=lambda event: event.end_s)
+
+    def _unsettled(self, candidate: Candidate) -> bool:
+        """Whether a longer phrase may still grow out of this one."""
+        node = candidate.node
+        return bool(
+            self.tree.continues[node]
+            and node not in self.open  # said again: what may follow now follows that
+            and self.frame - candidate.spike <= self.max_gap
+            and self.said[node] + self.rest[node] + self._beyond(node) > 0.1
+        )
+
+    def _beyond(self, node: int) -> float:
+        """Probability that the phrase of this node has been continued, of the deepest continuation."""
+        inside = self.tree.parent == node
+        return float((self.said + self.rest)[inside].max(initial=0.0))
+
+    def _confidence(self, candidate: Candidate) -> float:
+        return self.config.confidence(min(candidate.probability, 1.0))
+
+    def _event(self, candidate: Candidate, confidence: float) -> Command:
+        node = candidate.node
+        first, last = self.units[self.tree.first_unit[node]], self.units[self.tree.unit[node]]
+        spike_s = self.first_frame_s + (candidate.spike + 0.5) * self.frame_s
+        start_s = spike_s - candidate.length * self.frame_s - self.config.onset_s.get(first, 0.3)
+        end_s = spike_s - self.config.offset_s.get(last, 0.0)
+        spec = self.commands.commands[self.tree.command[node]]
+        start_s = max(start_s, 0.0)
+        return Command(spec.name, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4))

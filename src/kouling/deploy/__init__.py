@@ -1,0 +1,1 @@
+"""One file per runtime: how a model is exported to it, and how it runs there."""

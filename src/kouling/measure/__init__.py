@@ -1,0 +1,1 @@
+"""Measuring: accuracy on recordings and on streams."""

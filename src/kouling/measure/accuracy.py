@@ -1,0 +1,115 @@
+"""Accuracy on labelled clips: what was decided for each, as it is, at another level, or in noise."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import audio
+from kouling.commands import Command
+from kouling.measure import noise
+from kouling.measure.recordings import labelled
+from kouling.recognizer import Recognizer
+
+SILENCE, UNKNOWN = "_silence_", "_unknown_"
+
+Disturb = Callable[[NDArray[np.int16], str], NDArray[np.int16]]
+
+
+@dataclass
+class Evaluation:
+    """What was decided, label by label. Labels that are no command of the set are counted as `_unknown_`."""
+
+    decided: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, label: str, decided: str | None) -> None:
+        """decided: the command, or None, which is right for silence and for unknown words alike."""
+        nothing = label if label in (SILENCE, UNKNOWN) else UNKNOWN
+        self.decided[label][decided or nothing] += 1
+
+    @property
+    def clips(self) -> int:
+        return sum(sum(counts.values()) for counts in self.decided.values())
+
+    @property
+    def accuracy(self) -> float:
+        right = sum(counts[label] for label, counts in self.decided.items())
+        return right / max(self.clips, 1)
+
+    def recall(self, label: str) -> float:
+        counts = self.decided[label]
+        return counts[label] / max(sum(counts.values()), 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        labels = sorted(self.decided, key=lambda label: (label.startswith("_"), label))
+        return {
+            "clips": self.clips,
+            "accuracy": round(self.accuracy, 6),
+            "per_label": {
+                label: {"clips": sum(self.decided[label].values()), "recall": round(self.recall(label), 6)}
+                for label in labels
+            },
+            "confusions": {label: dict(self.decided[label].most_common()) for label in labels},
+        }
+
+
+def disturbance(gain_db: float = 0.0, snr_db: float | None = None, noises: Path | None = None) -> Disturb:
+    """A function (samples, name) -> samples: noise added at an SNR to the speech, then a gain, clipped to 16 bits.
+
+    The noise is pink, or cut from the recordings in `noises`; which, and where, depends only on the clip's name.
+    Raises: ValueError where `noises` holds no recording.
+    """
+    recordings = [audio.read(file, name) for _, name, file in labelled(noises)] if noises else []
+
+    def apply(samples: NDArray[np.int16], name: str) -> NDArray[np.int16]:
+        heard = samples.astype(np.float32)
+        if snr_db is not None and len(samples):
+            seed = zlib.crc32(name.encode())
+            if recordings:
+                added = noise.recorded_noise(recordings[seed % len(recordings)], len(samples), seed)
+            else:
+                added = noise.colored_noise(len(samples), 1.0, seed)
+            heard = heard + added * np.float32(noise.speech_rms(samples) * 10 ** (-snr_db / 20))
+        return noise.to_int16(heard, gain_db)
+
+    return apply
+
+
+def decide(recognizer: Recognizer, samples: NDArray[np.int16]) -> Command | None:
+    """The surest command of a clip, or None."""
+    recognizer.reset()
+    heard = recognizer.accept(samples) + recognizer.finish()
+    return max(heard, key=lambda command: command.confidence, default=None)
+
+
+def label_of(folder: str, names: Iterable[str]) -> str:
+    """The label that a folder's clips count for."""
+    if folder in (SILENCE, UNKNOWN):
+        return folder
+    return next((name for name in names if name.casefold() == folder.casefold()), UNKNOWN)
+
+
+def evaluate(
+    recognizer: Recognizer,
+    folder: Path,
+    disturb: Disturb = lambda samples, name: samples,
+    report: Callable[[int], None] = lambda clips: None,
+) -> Evaluation:
+    """Decide every clip of `folder`, `<label>/<clip>`. report: called with the number of clips done.
+
+    Raises: ValueError where the folder holds no clip, or one cannot be read.
+    """
+    names = [spec.name for spec in recognizer.command_set.commands]
+    result = Evaluation()
+    for done, (label, name, file) in enumerate(labelled(folder), start=1):
+        command = decide(recognizer, disturb(audio.read(file, name), name))
+        result.add(label_of(label, names), command.name if command else None)
+        report(done)
+    return result

@@ -1,0 +1,171 @@
+"""The recogniser: samples in, commands out. Features, one acoustic step on any runtime, decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import commands
+from kouling.checkpoint import ModelInfo
+from kouling.commands import Command, CommandSet
+from kouling.config import overlay
+from kouling.decoder import Decoder, DecoderConfig
+from kouling.features import LogMel
+
+MODELS = Path(__file__).parent / "models"
+DEFAULT_MODEL = "en-commands"
+STEP_FILE = "step.onnx"
+# Silence that ends a recording, besides the lookahead: the encoder may say a word a little after it was spoken.
+FLUSH_S = 0.4
+# Encoder frames computed in one call where many are waiting (files); bounds memory whatever the portion.
+MAX_FRAMES_PER_CALL = 64
+
+
+class Runner(Protocol):
+    """The acoustic model on some runtime. The state is a value: a runner may serve many streams."""
+
+    info: ModelInfo
+
+    def initial_state(self) -> Any: ...
+
+    def step(self, features: NDArray[np.float32], state: Any) -> tuple[NDArray[np.float32], Any]:
+        """features: (T, M), T a multiple of the step -> log-probabilities (N, V), next state."""
+        ...
+
+
+class Recognizer:
+    """One stream of audio. `accept` it in any portions; commands come as soon as they are decided."""
+
+    def __init__(self, runner: Runner, command_set: CommandSet | None = None) -> None:
+        """command_set: what to listen for; every word of the model if left out.
+
+        Raises: ValueError where the model's decoder settings are unusable.
+        """
+        self.runner = runner
+        self.info = runner.info
+        config = self.info.config
+        self.command_set = command_set or commands.every_unit(self.info.units)
+        self._log_mel = LogMel(config.features)
+        shift_s = config.features.frame_shift_ms / 1000
+        settings = overlay_decoder(self.info)
+        first_frame_s = -config.encoder.lookahead * shift_s
+        self._decoder = Decoder(self.info.units, self.command_set, settings, config.encoder_frame_s, first_frame_s)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything heard; the next sample is at 0 s."""
+        self._log_mel.reset()
+        self._decoder.reset()
+        self._state = self.runner.initial_state()
+        self._features = np.zeros((0, self.info.config.features.num_mels), dtype=np.float32)
+
+    def accept(self, samples: NDArray[Any]) -> list[Command]:
+        """samples: mono at 16 kHz, int16, or float in [-1, 1]; any number -> the commands decided by them.
+
+        Times are in seconds since the first sample. Raises: ValueError for another dtype, shape, or NaN.
+        """
+        heard = []
+        for log_probs in self._log_probs(self._log_mel.accept(as_int16(samples))):
+            heard += self._decoder.accept(log_probs)
+        return heard
+
+    def finish(self) -> list[Command]:
+        """The stream has ended: decide what is still open. Then `reset` before the next one."""
+        encoder = self.info.config.encoder
+        step = encoder.streaming_step_size
+        frames = encoder.lookahead + round(FLUSH_S * 1000 / self.info.config.features.frame_shift_ms) + step
+        frames -= (len(self._features) + frames) % step
+        heard = []
+        for log_probs in self._log_probs(np.zeros((frames, self._features.shape[1]), dtype=np.float32)):
+            heard += self._decoder.accept(log_probs)
+        return heard + self._decoder.flush()
+
+    def log_probs(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """(N, V) of a whole recording, flush included; for measuring. Leaves the recogniser reset."""
+        self.reset()
+        encoder = self.info.config.encoder
+        features = self._log_mel.accept(as_int16(samples))
+        flush = encoder.lookahead + round(FLUSH_S * 1000 / self.info.config.features.frame_shift_ms)
+        flush += -(len(features) + flush) % encoder.streaming_step_size
+        padded = np.concatenate([features, np.zeros((flush, features.shape[1]), dtype=np.float32)])
+        result = np.concatenate(list(self._log_probs(padded)))
+        self.reset()
+        return result
+
+    def _log_probs(self, features: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """Run the encoder over whole steps; what is left waits for the next portion."""
+        encoder = self.info.config.encoder
+        self._features = np.concatenate([self._features, features]) if len(self._features) else features
+        step = encoder.streaming_step_size
+        most = max(MAX_FRAMES_PER_CALL // encoder.frames_per_step, 1) * step
+        while len(self._features) >= step:
+            size = min(len(self._features) // step * step, most)
+            taken, self._features = self._features[:size], self._features[size:]
+            log_probs, self._state = self.runner.step(taken, self._state)
+            yield log_probs
+
+
+def overlay_decoder(info: ModelInfo) -> DecoderConfig:
+    """The decoder settings of a model. Raises: ValueError for an unknown or impossible one."""
+    table: dict[str, Any] = {"max_command_duration_s": info.config.max_command_duration_s, **info.decoder}
+    return overlay(DecoderConfig(), table, "decoder.")
+
+
+def as_int16(samples: NDArray[Any]) -> NDArray[np.int16]:
+    """Raises: ValueError for anything but a vector of int16, or of floats without NaN."""
+    if samples.ndim != 1:
+        raise ValueError(f"expected mono samples, a vector; got shape {samples.shape}")
+    if samples.dtype == np.int16:
+        return samples
+    if samples.dtype.kind != "f":
+        raise ValueError(f"expected int16 samples or floats in [-1, 1], got {samples.dtype}")
+    if not np.isfinite(samples).all():
+        raise ValueError("expected finite samples, got NaN or infinity")
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def model_names() -> list[str]:
+    """The models that are installed with kouling, the default first."""
+    found = sorted(path.parent.name for path in MODELS.glob(f"*/{STEP_FILE}"))
+    return sorted(found, key=lambda name: (name != DEFAULT_MODEL, name))
+
+
+def find_model(model: str | Path) -> Path:
+    """The ONNX file of an installed model's name, a folder that `kouling train` made, or a path.
+
+    Raises: ValueError listing the models there are.
+    """
+    if str(model) in model_names():
+        return MODELS / str(model) / STEP_FILE
+    path = Path(model)
+    if path.is_dir() and (path / STEP_FILE).exists():
+        return path / STEP_FILE
+    if path.is_file():
+        if path.suffix == ".safetensors":
+            raise ValueError(
+                f"{path} is a checkpoint; make it run with: kouling export {path} --target onnx -o MODEL.onnx"
+            )
+        return path
+    raise ValueError(
+        f"no model {str(model)!r}; installed: {', '.join(model_names()) or 'none'}; or give the path of one"
+    )
+
+
+def load_runner(model: str | Path = DEFAULT_MODEL) -> Runner:
+    """The model on its default runtime. Raises: ValueError where there is none of that name, or it is unusable."""
+    from kouling.deploy.onnx import OnnxRunner
+
+    return OnnxRunner(find_model(model))
+
+
+def load(model: str | Path = DEFAULT_MODEL, command_set: str | Path | None = None) -> Recognizer:
+    """A recogniser for an installed model's name or a path, and a TOML file of commands.
+
+    Raises: ValueError, one line, where the model or the command set is missing or unusable.
+    """
+    runner = load_runner(model)
+    return Recognizer(runner, commands.load(command_set, runner.info.units) if command_set else None)

@@ -1,0 +1,116 @@
+"""What people see in a terminal: timelines, tables, bars of progress."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from kouling.commands import Command
+
+if TYPE_CHECKING:
+    from kouling.measure.accuracy import Evaluation
+    from kouling.measure.stream import StreamResult
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def command_json(file: str, command: Command) -> str:
+    """One object a line, as the contract of `listen --json` has it."""
+    fields = asdict(command)
+    name, slots = fields.pop("name"), fields.pop("slots")
+    event = {"file": file, "command": name, **fields}
+    return json.dumps({**event, "slots": slots} if slots else event, ensure_ascii=False)
+
+
+def color_of(confidence: float) -> str:
+    return "green" if confidence >= 0.9 else "yellow" if confidence >= 0.7 else "red"
+
+
+def timeline(file: str, heard: list[Command], seconds: float) -> None:
+    """A recording as one line of time with its commands on it, and one line for each command."""
+    console.print(Text.assemble((file, "bold"), (f"  {seconds:.1f} s", "dim")))
+    if not heard:
+        console.print("  [dim]no command[/]")
+        return
+    width = max(min(console.width - 4, 100), 20)
+    line = ["─"] * width
+    colors: dict[int, str] = {}
+    for command in heard:
+        start = min(int(command.start_s / max(seconds, 1e-9) * width), width - 1)
+        stop = max(min(int(command.end_s / max(seconds, 1e-9) * width), width), start + 1)
+        for column in range(start, stop):
+            line[column] = "█"
+            colors[column] = color_of(command.confidence)
+    track = Text("  ")
+    for column, character in enumerate(line):
+        track.append(character, style=colors.get(column, "dim"))
+    console.print(track)
+    for command in heard:
+        live(command)
+
+
+def live(command: Command) -> None:
+    """One command, as it is heard."""
+    bar = "▮" * round(command.confidence * 10)
+    color = color_of(command.confidence)
+    when = f"{command.start_s:7.2f} – {command.end_s:6.2f} s"
+    slots = "".join(f"  {key}={value}" for key, value in command.slots.items())
+    console.print(f"  {when}   [bold]{command.name:<14}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}")
+
+
+def evaluation(result: Evaluation) -> None:
+    """Recall by label, with what it was mistaken for most, and the accuracy of all."""
+    table = Table(box=None, header_style="bold")
+    for column, justify in (("label", "left"), ("clips", "right"), ("right", "right"), ("mistaken for", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    figures = result.to_dict()
+    for label, row in figures["per_label"].items():
+        wrong = [f"{name} {count}" for name, count in figures["confusions"][label].items() if name != label][:4]
+        table.add_row(label, str(row["clips"]), f"{row['recall']:.1%}", ", ".join(wrong))
+    console.print(table)
+    console.print(f"[bold]{result.accuracy:.2%}[/] of {result.clips} clips")
+
+
+def stream(result: StreamResult) -> None:
+    if result.spoken:
+        console.print(f"[bold]{result.found}[/] of {result.spoken} commands found", end=", ")
+    rate = result.false_alarms / max(result.hours, 1e-9)
+    console.print(f"[bold]{result.false_alarms}[/] false alarms in {result.hours:.2f} h ({rate:.1f} an hour)")
+    for name, at_s in result.wrong[:10]:
+        console.print(f"  [dim]{int(at_s // 60):4d}:{at_s % 60:04.1f}[/]  {name}")
+
+
+def models(rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, header_style="bold")
+    for column in ("model", "language", "parameters", "size", "accuracy", "commands"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        accuracy = f"{row['accuracy']:.2f} %" if row["accuracy"] is not None else "-"
+        size = f"{row['bytes'] / 1e6:.1f} MB"
+        parameters = f"{row['parameters'] / 1e6:.2f} M"
+        table.add_row(row["name"], row["language"], parameters, size, accuracy, " ".join(row["commands"]))
+    console.print(table)
+
+
+@contextmanager
+def progress(description: str, total: int | None = None, shown: bool = True) -> Iterator[Any]:
+    """A bar with ETA on stderr; the value is a function that takes how much is done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not shown) as bar:
+        task: TaskID = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,145 @@
+"""What the decoder must know of a model: what its probabilities are worth, and how late its words come.
+
+Fitted on validation recordings, as they are and in noise, with the runtime that ships. A calibrated confidence of 0.9
+then means that about nine in ten such events are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from kouling.audio import SAMPLE_RATE_HZ
+from kouling.measure.accuracy import disturbance
+from kouling.measure.stream import hear
+from kouling.recognizer import Recognizer, Runner
+from kouling.train.data import Clip, Corpus
+from kouling.train.scenes import SceneMaker
+
+SNRS_DB = (None, 20.0, 10.0)  # the conditions, None: as recorded
+CLIPS_PER_CONDITION = 1500
+FALSE_ALARMS_PER_HOUR = 4.0  # on held-out running speech, at the default threshold
+LOWEST = 0.02  # probability from which an event is looked at
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something heard in a validation clip."""
+
+    unit: str
+    probability: float
+    right: bool
+    lag_start_s: float  # from the first sound of the clip's word to the spike
+    lag_end_s: float  # from its last sound
+
+
+class _Uncalibrated:
+    """The runner, with a decoder that reports bare probabilities at the time of the spike."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.initial_state, self.step = runner.initial_state, runner.step
+        units = [unit for unit in runner.info.units if not unit.startswith("<")]
+        zero = {unit: 0.0 for unit in units}
+        self.info = replace(
+            runner.info, decoder={"threshold": LOWEST, "onset_s": zero, "offset_s": zero, "refractory_s": 0.5}
+        )
+
+
+def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """The decoder settings for `runner`'s model, to go into its `ModelInfo.decoder`.
+
+    Raises: ValueError where the recipe has no validation clips of words.
+    """
+    if not any(target > 1 for *_, target in scenes.valid):
+        raise ValueError("no validation clips of words: calibration needs a source with part = 'valid' or 'both'")
+    recognizer = Recognizer(_Uncalibrated(runner))
+    rng = np.random.default_rng(0)
+    clean: list[Event] = []
+    events: list[Event] = []
+    decisions: list[tuple[str, list[Event]]] = []  # of the clips as recorded
+    for snr_db in SNRS_DB:
+        disturb = disturbance(snr_db=snr_db)
+        for index in rng.permutation(len(scenes.valid))[:CLIPS_PER_CONDITION]:
+            corpus, clip, target = scenes.valid[index]
+            label = runner.info.units[target] if target > 1 else ""
+            heard = listen(recognizer, disturb(corpus.of(clip), clip.name), clip, label)
+            events += heard
+            if snr_db is None:
+                clean += [event for event in heard if event.right and event.probability > 0.5]
+                decisions.append((label, heard))
+        report(f"{'as recorded' if snr_db is None else f'{snr_db:.0f} dB SNR'}: {len(events)} events")
+    slope, bias = fit_logistic(np.array([e.probability for e in events]), np.array([e.right for e in events]))
+    alarms, hours = running_speech(recognizer, scenes.valid_speech)
+    threshold = choose_threshold(confidences(alarms, slope, bias), hours)
+    report(f"slope {slope:.2f}, bias {bias:.2f}; threshold {threshold:.2f}; {hours:.2f} h of running speech")
+    units = sorted({event.unit for event in clean})
+
+    def middle(unit: str, values: Callable[[Event], float]) -> float:
+        return round(float(np.median([values(event) for event in clean if event.unit == unit])), 3)
+
+    return {
+        "threshold": threshold,
+        "confidence_slope": round(slope, 4),
+        "confidence_bias": round(bias, 4),
+        "onset_s": {unit: middle(unit, lambda event: event.lag_start_s) for unit in units},
+        "offset_s": {unit: middle(unit, lambda event: event.lag_end_s) for unit in units},
+    }
+
+
+def listen(recognizer: Recognizer, samples: NDArray[np.int16], clip: Clip, label: str) -> list[Event]:
+    """The events of one clip; right are those of its own word, the first time."""
+    events: list[Event] = []
+    for command in hear(recognizer, samples):
+        right = command.name == label and not any(event.right for event in events)
+        start_s, end_s = clip.speech_start / SAMPLE_RATE_HZ, clip.speech_end / SAMPLE_RATE_HZ
+        lags = command.end_s - start_s, command.end_s - end_s
+        events.append(Event(command.name, command.confidence, right, *lags))
+    return events
+
+
+def running_speech(recognizer: Recognizer, clips: list[tuple[Corpus, Clip]]) -> tuple[NDArray[np.float64], float]:
+    """Probabilities of all events in recordings that hold no commands, and hours listened to."""
+    found, seconds = [], 0.0
+    for corpus, clip in clips:
+        found += [command.confidence for command in hear(recognizer, corpus.of(clip))]
+        seconds += clip.length / SAMPLE_RATE_HZ
+    return np.array(found), seconds / 3600
+
+
+def logit(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    bounded = np.clip(probabilities, 1e-6, 1 - 1e-6)
+    odds: NDArray[np.float64] = np.log(bounded / (1 - bounded))
+    return odds
+
+
+def confidences(probabilities: NDArray[np.float64], slope: float, bias: float) -> NDArray[np.float64]:
+    calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-(slope * logit(probabilities) + bias)))
+    return calibrated
+
+
+def fit_logistic(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and bias of P(right) = sigmoid(slope * logit(p) + bias), by maximum likelihood (Platt 1999)."""
+    odds = np.clip(logit(probabilities), -8.0, 8.0)  # beyond, the probabilities are rounding
+    # Platt's targets: a class that never occurs must not drive the slope to infinity.
+    positive, negative = right.sum(), (~right).sum()
+    targets = np.where(right, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+    def negative_likelihood(parameters: NDArray[np.float64]) -> float:
+        z = parameters[0] * odds + parameters[1]
+        return float(np.sum(np.logaddexp(0, z) - targets * z))
+
+    slope, bias = minimize(negative_likelihood, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return max(float(slope), 0.05), float(bias)
+
+
+def choose_threshold(alarms: NDArray[np.float64], hours: float) -> float:
+    """The lowest threshold, 0.5 at least, at which running speech gives no more than FALSE_ALARMS_PER_HOUR."""
+    allowed = int(FALSE_ALARMS_PER_HOUR * hours)
+    ranked = np.sort(alarms)[::-1]
+    needed = float(ranked[allowed]) + 0.005 if len(ranked) > allowed else 0.0
+    return round(min(max(needed, 0.5), 0.95), 2)

@@ -1,0 +1,373 @@
+"""Losses are what they are called; a run learns, is repeated, resumed to the bit, and survives a full disk."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from kouling import checkpoint  # noqa: E402
+from kouling.commands import BLANK, UNKNOWN  # noqa: E402
+from kouling.encoder import Encoder  # noqa: E402
+from kouling.train import loop, loss  # noqa: E402
+from kouling.train.loop import Trainer, parameter_groups, rate_at, start_from  # noqa: E402
+from kouling.train.recipe import Recipe  # noqa: E402
+
+MakeRecipe = Callable[..., Recipe]
+Train = Callable[..., Trainer]
+
+
+def random_log_probs(rows: int, frames: int, units: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(rows, frames, units, generator=generator)).log_softmax(dim=-1)
+
+
+# Losses
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 17])
+def test_one_unit_scores_are_the_ctc_losses_of_single_units(frames: int) -> None:
+    log_probs = random_log_probs(3, frames, 6)
+    scores = loss.one_unit_scores(log_probs)
+    assert scores.shape == (3, 6)
+    lengths = torch.full((3,), frames)
+    for unit in range(6):
+        target = torch.full((3, 1), max(unit, 1))
+        said = torch.full((3,), 1 if unit else 0)  # unit 0: nothing is said
+        expected = -F.ctc_loss(log_probs.transpose(0, 1), target, lengths, said, blank=0, reduction="none")
+        torch.testing.assert_close(scores[:, unit], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_command_is_the_loss_of_frames_that_are_all_blank_or_unknown() -> None:
+    log_probs = random_log_probs(2, 5, 4)
+    expected = [-sum(float(frame[:2].exp().sum().log()) for frame in row) for row in log_probs]
+    torch.testing.assert_close(loss.no_command(log_probs), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+    sure = torch.tensor([[[0.5, 0.5, 0.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]]).clamp(min=1e-20).log()
+    torch.testing.assert_close(loss.no_command(sure), torch.tensor([0.0, 45.358]), rtol=0, atol=1e-3)
+
+
+def test_ctc_adds_the_paths_of_each_row() -> None:
+    """Two frames, three units: what is said in row 0 is "2", in row 1 nothing, in row 2 "2 1"."""
+    log_probs = random_log_probs(3, 2, 3)
+    p = log_probs.exp()
+    expected = torch.stack([p[0, 0, 2] * (p[0, 1, 2] + p[0, 1, 0]) + p[0, 0, 0] * p[0, 1, 2], p[1, 0, 0] * p[1, 1, 0]])
+    targets, lengths = torch.tensor([[2, 0], [0, 0], [2, 1]]), torch.tensor([1, 0, 2])
+    per_row = loss.ctc(log_probs, targets, lengths)
+    torch.testing.assert_close(per_row[:2], -expected.log(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(per_row[2], -(p[2, 0, 2] * p[2, 1, 1]).log(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_does_not_fit_into_the_frames_costs_nothing_rather_than_infinity() -> None:
+    log_probs = random_log_probs(1, 2, 4).requires_grad_()
+    per_row = loss.ctc(log_probs, torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    per_row.sum().backward()
+    assert per_row.tolist() == [0.0] and log_probs.grad is not None and not log_probs.grad.any()
+
+
+# Pieces of the loop
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    rates = [rate_at(i / 100, 0.1) for i in range(101)]
+    peak = int(np.argmax(rates))
+    assert peak == 10 and rates[peak] == pytest.approx(1, abs=0.01)
+    assert rates[0] < 0.02 and rates[5] == pytest.approx(0.5, abs=0.02)
+    assert rates[55] == pytest.approx(0.5, abs=0.01) and 0 < rates[100] < 0.01
+    assert sorted(rates[:11]) == rates[:11] and sorted(rates[10:], reverse=True) == rates[10:]
+    assert rate_at(0.0, 0.0) == pytest.approx(1, abs=0.01)  # no warm-up
+
+
+def test_only_matrices_decay(tiny_recipe: MakeRecipe) -> None:
+    model = Encoder(tiny_recipe().config, 5)
+    decayed, others = parameter_groups(model, 0.25)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.25, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+    assert {id(p) for p in decayed["params"] + others["params"]} == set(names)
+    for name in (names[id(p)] for p in decayed["params"]):
+        assert name.endswith("weight") and "norm" not in name
+    kept = {names[id(p)] for p in others["params"]}
+    assert {"head.bias", "stem.norm.weight", "blocks.1.attention.distance_bias"} <= kept
+    assert not {name for name in kept if name.endswith(("expand.weight", "query_key_value.weight", "head.weight"))}
+
+
+# Runs
+
+
+@pytest.fixture
+def train(tiny_recipe: MakeRecipe, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """train(out, **entries): a trainer of the tiny recipe, not yet run, in the folder `out`. It draws no curves."""
+    monkeypatch.setattr(loop, "plot", lambda *arguments: None)
+    return lambda out="run", **entries: Trainer(tiny_recipe(**entries), [data], tmp_path / out, cache)
+
+
+def parts(trainer: Trainer) -> dict[str, Any]:
+    """All that a run goes on from, flat, but for the time it took."""
+    optimizer = trainer.optimizer.state_dict()["state"]
+    return {
+        **{f"model.{key}": value for key, value in trainer.model.state_dict().items()},
+        **{f"averaged.{key}": value for key, value in trainer.averaged.items()},
+        **{f"optimizer.{i}.{key}": value for i, entries in optimizer.items() for key, value in entries.items()},
+        "place": (trainer.epoch, trainer.step),
+        "history": [{key: repr(value) for key, value in row.items() if key != "seconds"} for row in trainer.history],
+    }
+
+
+def differing(one: Trainer, other: Trainer) -> list[str]:
+    """The parts in which two runs are not the same to the bit."""
+    ours, theirs = parts(one), parts(other)
+    assert ours.keys() == theirs.keys()
+    same = {k: torch.equal(v, theirs[k]) if isinstance(v, Tensor) else v == theirs[k] for k, v in ours.items()}
+    return [key for key, equal in same.items() if not equal]
+
+
+def interrupted_after(trainer: Trainer, steps: int) -> None:
+    """Run until Ctrl-C in the middle of that step."""
+    step = trainer.train_step
+
+    def train_step(*arguments: Any) -> float:
+        if trainer.step == steps:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+
+
+def test_a_run_learns_three_words(train: Train) -> None:
+    gentle = {"gain_db": 3.0, "noise_percent": 0.0, "room_percent": 0.0, "time_masks": 0, "mel_masks": 0}
+    settings = {
+        "epochs": 14,
+        "batch_s": 4.0,
+        "learning_rate": 8e-3,
+        "warmup_epochs": 1.0,
+        "ema_epochs": 0.3,
+        "dropout": 0.0,
+    }
+    trainer = train(
+        augment=gentle,
+        mix={"pieces_percent": 5.0, "speech_percent": 3.0},
+        scenes=[{"slots": 1, "slot_s": 0.5}],
+        training={**settings, "threads": 1},
+    )
+    trainer.run()
+    losses = [row["loss"] for row in trainer.history]
+    assert len(losses) == 14 and losses[-1] < 0.3 < 1.5 < losses[1]
+    assert trainer.history[-1]["words"] > 85  # a third by chance
+
+
+def test_a_run_leaves_a_checkpoint_a_log_and_nothing_else(train: Train) -> None:
+    trainer = train()
+    trainer.run()
+    assert sorted(os.listdir(trainer.out)) == ["log.csv", "model.safetensors", "state.pt"]
+    info, weights = checkpoint.load(trainer.out / "model.safetensors")
+    assert info.units == (BLANK, UNKNOWN, "rise", "fall", "hum") and info.config == trainer.recipe.config
+    assert info.provenance["epochs"] == 3 and info.provenance["seed"] == trainer.recipe.seed
+    expected = {key for key in trainer.model.state_dict() if not key.endswith("num_batches_tracked")}
+    assert weights.keys() == expected
+    for key, value in weights.items():
+        np.testing.assert_array_equal(value, trainer.averaged[key].half().numpy())
+    assert not torch.equal(trainer.averaged["head.weight"], trainer.model.state_dict()["head.weight"])
+    with open(trainer.out / "log.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == [row["loss"] for row in trainer.history]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train) -> None:
+    runs = [train("one"), train("two"), train("three", seed=1)]
+    for trainer in runs:
+        trainer.run()
+    assert differing(runs[0], runs[1]) == []
+    assert "model.head.weight" in differing(runs[0], runs[2]) and "averaged.head.weight" in differing(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9], ids=["first-epoch", "second-epoch", "third-epoch"])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(train: Train, share: float) -> None:
+    whole = train("whole")
+    whole.run()
+    interrupted_after(train("killed"), round(share * whole.step))
+    resumed = train("killed")
+    assert resumed.epoch == int(share * 3)
+    resumed.run()
+    assert differing(whole, resumed) == []
+
+
+def test_a_finished_run_is_not_trained_further(train: Train) -> None:
+    first = train()
+    first.run()
+    again = train()
+    again.run()
+    assert differing(first, again) == []
+
+
+def test_a_folder_with_a_run_of_another_recipe_is_refused(train: Train) -> None:
+    train(training={"epochs": 1, "threads": 1}).run()
+    with pytest.raises(ValueError, match="holds a run of another recipe"):
+        train(training={"epochs": 2, "threads": 1})
+
+
+@pytest.mark.parametrize("damage", ["cut", "random", "other"])
+def test_a_damaged_state_is_refused_by_name(train: Train, damage: str) -> None:
+    trainer = train(training={"epochs": 1, "threads": 1})
+    trainer.run()
+    path = trainer.out / "state.pt"
+    whole = path.read_bytes()
+    for seed in range(20):
+        broken = {
+            "cut": whole[: len(whole) * seed // 20],
+            "random": np.random.default_rng(seed).bytes(200),
+            "other": b"",
+        }
+        path.write_bytes(broken[damage])
+        if damage == "other":
+            torch.save({"weights": torch.zeros(seed)}, path)
+        with pytest.raises(ValueError) as caught:
+            trainer.resume()
+        assert str(caught.value).startswith(f"{path}: not a usable training state")
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=["as-torch-reports-it", "as-python-reports-it"],
+)
+def test_a_full_disk_keeps_the_last_good_state(train: Train, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    trainer = train()
+    trainer.train_epoch()
+    trainer.save()
+    good = {name: (trainer.out / name).read_bytes() for name in os.listdir(trainer.out)}
+
+    def fail(state: Any, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        with pytest.raises(OSError) as caught:
+            trainer.run()
+    assert len(str(caught.value).splitlines()) == 1
+    assert {name: (trainer.out / name).read_bytes() for name in os.listdir(trainer.out)} == good
+    assert train().epoch == 1
+
+
+def test_the_average_follows_the_weights(train: Train) -> None:
+    trainer = train()
+    before = {key: value.clone() for key, value in trainer.averaged.items()}
+    with torch.no_grad():
+        for value in trainer.model.state_dict().values():
+            value.add_(1)
+    trainer.average(0.75)
+    for key, value in trainer.averaged.items():
+        step = 0.25 if value.is_floating_point() else 1
+        torch.testing.assert_close(value, before[key] + step)
+
+
+def test_evaluation_uses_the_average_and_counts_what_is_right(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With targets (2, 2, 1, 0) and a head that always says unit 2: both words right, unknown and noise wrong."""
+    trainer = train()
+    features = np.zeros((4, 40, 16), np.float16)
+    trainer.valid = (features, np.array([2, 2, 1, 0]))
+
+    def always(unit: int) -> dict[str, float]:
+        trainer.averaged["head.weight"].zero_()
+        trainer.averaged["head.bias"].fill_(-20)
+        trainer.averaged["head.bias"][unit] = 20
+        return trainer.evaluate()
+
+    assert always(2) == {"accuracy": 50.0, "words": 100.0, "unknown": 0.0, "noise": 0.0}
+    silent = {"accuracy": 50.0, "words": 0.0, "unknown": 100.0, "noise": 100.0}  # the two need not be told apart
+    assert always(0) == silent and always(1) == silent
+    assert always(3) == {"accuracy": 0.0, "words": 0.0, "unknown": 0.0, "noise": 0.0}
+
+
+def test_curves_are_drawn(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    row = {"loss": 2.0, "words": 50.0, "unknown": 60.0, "noise": float("nan"), "accuracy": 55.0}
+    loop.plot([{"epoch": epoch, **row} for epoch in (1.0, 2.0)], tmp_path / "curves.png", "tiny")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert os.listdir(tmp_path) == ["curves.png"]
+
+
+# Starting from a checkpoint
+
+
+@pytest.fixture
+def initial(tiny_recipe: MakeRecipe, tmp_path: Path) -> Callable[..., tuple[Path, Encoder]]:
+    """initial(units, **entries): a checkpoint with random weights, and its encoder."""
+
+    def make(units: tuple[str, ...], **entries: Any) -> tuple[Path, Encoder]:
+        recipe = tiny_recipe(**entries)
+        torch.manual_seed(99)
+        encoder = Encoder(recipe.config, len(units))
+        weights = {k: v.numpy() for k, v in encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+        path = tmp_path / "initial.safetensors"
+        checkpoint.save(path, checkpoint.ModelInfo("initial", "en", recipe.config, units), weights)
+        return path, encoder
+
+    return make
+
+
+def test_start_from_copies_the_encoder_and_the_rows_of_shared_units(
+    initial: Callable[..., tuple[Path, Encoder]], tiny_recipe: MakeRecipe
+) -> None:
+    path, old = initial((BLANK, UNKNOWN, "go", "rise", "hum"))
+    units = (BLANK, UNKNOWN, "hum", "left", "rise", "right")
+    torch.manual_seed(1)
+    model = Encoder(tiny_recipe().config, len(units))
+    fresh = {key: value.clone() for key, value in model.state_dict().items()}
+    start_from(model, units, path)
+    new, given = model.state_dict(), old.state_dict()
+    for key in fresh:
+        if not key.startswith("head."):
+            torch.testing.assert_close(new[key], given[key], rtol=0, atol=0)
+    for key in ("head.weight", "head.bias"):
+        rows = {
+            0: given[key][0],
+            1: given[key][1],
+            2: given[key][4],
+            4: given[key][3],
+            3: fresh[key][3],
+            5: fresh[key][5],
+        }
+        for row, expected in rows.items():
+            torch.testing.assert_close(new[key][row], expected, rtol=0, atol=0)
+
+
+def test_a_recipe_starts_from_its_initial_checkpoint(
+    initial: Callable[..., tuple[Path, Encoder]], train: Train
+) -> None:
+    path, old = initial((BLANK, UNKNOWN, "hum"))
+    trainer = train(initial=str(path))
+    for key in ("stem.patch.weight", "blocks.1.attention.output.weight"):
+        torch.testing.assert_close(trainer.model.state_dict()[key], old.state_dict()[key], rtol=0, atol=0)
+        torch.testing.assert_close(trainer.averaged[key], old.state_dict()[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("encoder", [{"hidden_size": 32}, {"layers": 3}, {"layers": 1}], ids=str)
+def test_a_checkpoint_of_another_shape_is_refused_by_name(
+    initial: Callable[..., tuple[Path, Encoder]], tiny_recipe: MakeRecipe, encoder: dict[str, int]
+) -> None:
+    """Also one with fewer layers: half an encoder is no start."""
+    config = {"features": {"num_mels": 16}, "encoder": {"layers": 2, "attention_heads": 2, "hidden_size": 24}}
+    path, _ = initial((BLANK, UNKNOWN), config={**config, "encoder": {**config["encoder"], **encoder}})
+    model = Encoder(tiny_recipe(config=config).config, 2)
+    with pytest.raises(ValueError) as caught:
+        start_from(model, (BLANK, UNKNOWN), path)
+    assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value).splitlines()) == 1
