@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kouling import audio
+from kouling import audio, checkpoint
+from kouling.checkpoint import ModelInfo
+from kouling.commands import BLANK, UNKNOWN
+from kouling.config import Config, EncoderConfig, FeatureConfig
+from kouling.features import mel_filters
 
 SAMPLE_RATE_HZ = 16000
 
@@ -19,8 +23,8 @@ SAMPLE_RATE_HZ = 16000
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """The tensors here are too small to share, and one thread makes the same sums in the same order every time."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +122,109 @@ def tiny_recipe() -> Callable[..., Any]:
             {"path": "noise", "use": "noise", "part": "both", "valid_percent": 50},
         ],
         "augment": {"mel_mask_bands": 2, "time_mask_s": 0.05, "snr_low_db": 10.0},
-        "training": {"epochs": 3, "batch_s": 8.0, "warmup_epochs": 0.5, "ema_epochs": 0.3, "reuse": 2, "threads": 1},
+        "training": {
+            "epochs": 3,
+            "batch_s": 8.0,
+            "warmup_epochs": 0.5,
+            "dropout": 0.1,  # random, so that a resumed run has something to repeat
+            "ema_epochs": 0.3,
+            "reuse": 2,
+            "threads": 1,
+        },
     }
     return lambda **entries: recipe.from_dict({**table, **entries})
+
+
+TONES_HZ = {"low": 400.0, "middle": 1100.0, "high": 3000.0}
+SMALL_ENCODER = EncoderConfig(
+    layers=2,
+    attention_heads=2,
+    hidden_size=16,
+    conv_kernel_size=5,
+    ffn_expansion=2,
+    stem_channels=4,
+    subsampling=4,
+    streaming_chunk_size=12,
+    streaming_step_size=8,
+    max_cached_frames=40,
+)
+
+
+class FakeRunner:
+    """A model whose words are tones: a unit is likely while its band is loud. It says them `delay_s` late."""
+
+    def __init__(self, delay_s: float = 0.0, **decoder: Any) -> None:
+        self.config = Config(features=FeatureConfig(num_mels=16), encoder=SMALL_ENCODER)
+        self.info = ModelInfo("fake", "en", self.config, (BLANK, UNKNOWN, *TONES_HZ), decoder)
+        bins = [round(hz * 512 / SAMPLE_RATE_HZ) for hz in TONES_HZ.values()]
+        self.bands = mel_filters(self.config.features)[bins].argmax(axis=1)
+        self.late_frames = SMALL_ENCODER.lookahead + round(delay_s * 100)
+        self.calls: list[int] = []  # encoder frames of each step
+
+    def initial_state(self) -> NDArray[np.float32]:
+        return np.zeros((self.late_frames, 16), dtype=np.float32)
+
+    def step(
+        self, features: NDArray[np.float32], state: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        assert len(features) and len(features) % SMALL_ENCODER.streaming_step_size == 0
+        frames = np.concatenate([state, features])
+        loudness = frames[: len(features)].reshape(-1, SMALL_ENCODER.subsampling, 16).mean(axis=1)
+        scores = np.zeros((len(loudness), len(self.info.units)))
+        scores[:, 1] = -9.0
+        scores[:, 2:] = 20 * (loudness[:, self.bands] - 1.8)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        self.calls.append(len(scores))
+        return scores.astype(np.float32), frames[len(features) :]
+
+
+@pytest.fixture
+def fake_runner() -> Callable[..., FakeRunner]:
+    """fake_runner(delay_s, **decoder settings): a model that hears `tune`."""
+    return FakeRunner
+
+
+@pytest.fixture(scope="session")
+def tune() -> Callable[..., NDArray[np.int16]]:
+    """tune("low", "", "high"): for each word 0.2 s of its tone in the middle of `slot_s` seconds; "" is silence."""
+
+    def make(*words: str, slot_s: float = 0.5) -> NDArray[np.int16]:
+        time_s = np.arange(SAMPLE_RATE_HZ // 5) / SAMPLE_RATE_HZ
+        samples = np.zeros((len(words), round(slot_s * SAMPLE_RATE_HZ)), dtype=np.int16)
+        first = (samples.shape[1] - len(time_s)) // 2
+        for slot, word in zip(samples, words, strict=True):
+            if word:
+                tone = 8000 * np.sin(2 * np.pi * TONES_HZ[word] * time_s) * np.hanning(len(time_s)) ** 0.5
+                slot[first : first + len(time_s)] = np.rint(tone)
+        return samples.ravel()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `model.safetensors` and `step.onnx`: an encoder of random weights, loud in its opinions."""
+    torch = pytest.importorskip("torch", reason="the toolkit needs torch", exc_type=ImportError)
+    pytest.importorskip("onnxscript", reason="torch exports through onnxscript", exc_type=ImportError)
+    from kouling.deploy import onnx
+    from kouling.encoder import Encoder
+
+    config = Config(features=FeatureConfig(num_mels=16), encoder=SMALL_ENCODER)
+    units = (BLANK, UNKNOWN, "go", "stop", "left")
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        encoder = Encoder(config, len(units))
+        state = encoder.state_dict()
+        state["head.weight"] *= 6  # else all is near to uniform, and no command is ever heard
+        for key, value in state.items():
+            if key.endswith(("running_mean", "batch_norm.bias")):
+                value.normal_()
+            elif key.endswith(("running_var", "batch_norm.weight", "distance_bias")):
+                value.uniform_(0.3, 2.0)
+    weights = {k: v.half().numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    folder = tmp_path_factory.mktemp("tiny")
+    provenance = {"parameters": sum(value.size for value in weights.values()), "validation": {"accuracy": 12.5}}
+    info = ModelInfo("tiny", "en", config, units, {"threshold": 0.3}, provenance)
+    checkpoint.save(folder / "model.safetensors", info, weights)
+    onnx.export(folder / "model.safetensors", folder / "step.onnx")
+    return folder

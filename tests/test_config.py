@@ -33,7 +33,7 @@ CONSTANTS = [
     "FRAME_SHIFT_MS",
     "MAX_COMMAND_DURATION_S",
 ]
-ORIGINAL = {"base": (4, 8, 128, 31, 10, 100, 5, 10, 5), "small": (2, 4, 64, 15, 5, 50, 3, 10, 5)}
+ORIGINAL = {"base": [4, 8, 128, 31, 10, 100, 5, 10, 5], "small": [2, 4, 64, 15, 5, 50, 3, 10, 5]}
 
 ORIGINAL_FILE = '''\
 """Configuration of the voice command model."""
@@ -80,9 +80,9 @@ def written(path: Path, text: str | bytes) -> Path:
 def test_a_preset_holds_the_original_numbers(name: str) -> None:
     preset = PRESETS[name]
     encoder = preset.encoder
-    held = (encoder.layers, encoder.attention_heads, encoder.hidden_size, encoder.conv_kernel_size)
-    held += (encoder.streaming_chunk_size, encoder.max_cached_frames, encoder.streaming_step_size)
-    assert (*held, preset.features.frame_shift_ms, preset.max_command_duration_s) == ORIGINAL[name]
+    model = [encoder.layers, encoder.attention_heads, encoder.hidden_size, encoder.conv_kernel_size]
+    grid = [encoder.streaming_chunk_size, encoder.max_cached_frames, encoder.streaming_step_size]
+    assert [*model, *grid, preset.features.frame_shift_ms, preset.max_command_duration_s] == ORIGINAL[name]
 
 
 def test_the_presets_are_the_original_pair() -> None:
@@ -107,7 +107,8 @@ def test_derived_numbers_of_a_preset(
 
 
 def test_a_step_may_make_several_encoder_frames() -> None:
-    assert EncoderConfig(subsampling=4, streaming_step_size=12, streaming_chunk_size=16).frames_per_step == 3
+    encoder = EncoderConfig(subsampling=4, streaming_step_size=12, streaming_chunk_size=18, max_cached_frames=47)
+    assert (encoder.frames_per_step, encoder.lookahead, encoder.left_context) == (3, 6, 11)
 
 
 def test_features_have_a_window_of_400_samples_every_160() -> None:
@@ -355,5 +356,5 @@ def test_python_source_in_any_encoding_that_python_reads(text: bytes, tmp_path: 
 
 
 def test_python_source_in_an_undeclared_encoding_is_refused_by_name(tmp_path: Path) -> None:
-    path = written(tmp_path / "config.py", "# 层数\nCONFORMER_LAYERS = 2\n".encode("gbk"))
+    path = written(tmp_path / "config.py", 'NAME = "层数"\nCONFORMER_LAYERS = 2\n'.encode("gbk"))
     assert refusal(load, path).startswith(f"{path}: ")

@@ -216,7 +216,7 @@ def from_dict(table: dict[str, Any]) -> Config:
     """
     table = dict(table)
     preset = table.pop("preset", "base")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; allowed: {', '.join(PRESETS)}")
     return overlay(PRESETS[preset], table)
 

@@ -72,7 +72,7 @@ def test_ctc_adds_the_paths_of_each_row() -> None:
 def test_what_does_not_fit_into_the_frames_costs_nothing_rather_than_infinity() -> None:
     log_probs = random_log_probs(1, 2, 4).requires_grad_()
     per_row = loss.ctc(log_probs, torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    per_row.sum().backward()
+    per_row.sum().backward()  # type: ignore[no-untyped-call]
     assert per_row.tolist() == [0.0] and log_probs.grad is not None and not log_probs.grad.any()
 
 
@@ -142,7 +142,7 @@ def interrupted_after(trainer: Trainer, steps: int) -> None:
             raise KeyboardInterrupt
         return step(*arguments)
 
-    trainer.train_step = train_step  # type: ignore[method-assign]
+    trainer.train_step = train_step  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
 
@@ -252,7 +252,7 @@ def test_a_full_disk_keeps_the_last_good_state(train: Train, monkeypatch: pytest
     trainer = train()
     trainer.train_epoch()
     trainer.save()
-    good = {name: (trainer.out / name).read_bytes() for name in os.listdir(trainer.out)}
+    good, files = (trainer.out / "state.pt").read_bytes(), sorted(os.listdir(trainer.out))
 
     def fail(state: Any, path: Path) -> None:
         path.write_bytes(b"half of it")
@@ -263,8 +263,32 @@ def test_a_full_disk_keeps_the_last_good_state(train: Train, monkeypatch: pytest
         with pytest.raises(OSError) as caught:
             trainer.run()
     assert len(str(caught.value).splitlines()) == 1
-    assert {name: (trainer.out / name).read_bytes() for name in os.listdir(trainer.out)} == good
+    assert sorted(os.listdir(trainer.out)) == files
+    assert (trainer.out / "state.pt").read_bytes() == good
     assert train().epoch == 1
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "log"])
+def test_a_disk_that_fills_in_the_last_epoch_costs_no_result(
+    train: Train, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The next run finishes what was not written, though nothing may be left to train."""
+    trainer = train()
+    for _ in range(2):
+        trainer.train_epoch()
+    trainer.save()
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((checkpoint, "save") if where == "checkpoint" else (csv, "DictWriter")), fail)
+        with pytest.raises(OSError):
+            trainer.run()
+    resumed = train()
+    resumed.run()
+    assert checkpoint.load(trainer.out / "model.safetensors")[0].provenance["epochs"] == 3
+    assert len((trainer.out / "log.csv").read_text().splitlines()) == 4
 
 
 def test_the_average_follows_the_weights(train: Train) -> None:

@@ -1,4 +1,4 @@
-"""Recordings become a cache, the cache becomes scenes; what is random is drawn first, then applied by pure functions."""
+"""Recordings become a cache, the cache becomes scenes; what is random is drawn first, then applied purely."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("torch", reason="scenes are for training, which needs torch"
 from kouling import audio  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.features import LogMel  # noqa: E402
-from kouling.train import augment  # noqa: E402
+from kouling.train import augment, download  # noqa: E402
 from kouling.train.augment import ClipDraw, NoiseDraw, SceneDraw  # noqa: E402
 from kouling.train.data import Clip, Corpus, cut_pieces, load  # noqa: E402
 from kouling.train.recipe import Augment, Scenes, Source  # noqa: E402
@@ -116,12 +116,12 @@ def test_applying_is_pure() -> None:
     noise = rng.standard_normal(12000).astype(np.float32)
     given = (samples.copy(), rooms.copy(), noise.copy())
 
-    def scene() -> NDArray[np.float32]:
+    def scene() -> NDArray[Any]:
         clean = augment.apply_clip(samples, 12000, clip_draw, rooms)
         kept = clean.copy()
         applied = augment.apply_scene(clean, noise, 900.0, scene_draw, Augment())
         np.testing.assert_array_equal(clean, kept)
-        return applied
+        return np.stack([clean, applied])
 
     np.testing.assert_array_equal(scene(), scene())
     for before, after in zip(given, (samples, rooms, noise), strict=True):
@@ -132,7 +132,8 @@ def test_applying_is_pure() -> None:
 
 
 def tone(rms: float, length: int = 16000) -> NDArray[np.float32]:
-    return (rms * np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(length) / 16000)).astype(np.float32)
+    made: NDArray[np.float64] = rms * np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(length) / 16000)
+    return made.astype(np.float32)
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 12.5, 40.0])
@@ -203,6 +204,13 @@ def test_masks_silence_what_they_cover_and_nothing_else() -> None:
     again = np.ones_like(features)
     augment.mask_features(again, np.random.default_rng(0), settings)
     np.testing.assert_array_equal(again, features)
+
+
+def test_masks_wider_than_the_scene_cover_no_more_than_it() -> None:
+    features = np.ones((60, 10, 8), np.float32)
+    settings = Augment(time_masks=1, time_mask_s=0.3, mel_masks=1, mel_mask_bands=10)
+    augment.mask_features(features, np.random.default_rng(0), settings)
+    assert 0 < features.mean() < 0.5
 
 
 # Rooms
@@ -307,6 +315,25 @@ def test_missing_data_names_the_places_looked_in(tmp_path: Path) -> None:
     assert str(tmp_path / "gone.tar") in absolute and "here" not in absolute
 
 
+def test_missing_data_is_downloaded_into_the_first_place(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its recipe says how; what is there is not fetched."""
+    fetched = []
+
+    def fetch(name: str, folder: Path) -> Path:
+        fetched.append((name, folder))
+        return data / "noise"
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    folders = [tmp_path / "first", data]
+    assert len(load(Source("absent", download="archive"), folders, tmp_path / "c", progress=False).clips) == 3
+    assert fetched == [("archive", tmp_path / "first")]
+    load(Source("noise", download="archive"), folders, tmp_path / "c", progress=False)
+    refusal(lambda: load(Source("absent"), folders, tmp_path / "c", progress=False))
+    assert len(fetched) == 1
+
+
 def test_the_first_place_that_has_the_data_is_taken(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "noise" / "hiss", tmp_path / "noise" / "mill")
     for folders, label in (([data, tmp_path], "hiss"), ([tmp_path, data], "mill"), ([tmp_path / "x", data], "hiss")):
@@ -353,6 +380,18 @@ def test_each_clip_is_for_training_or_for_validation(data: Path, cache: Path) ->
     for part in ("train", "valid"):
         whole = replace(source, part=part)
         assert [len(corpus.part(whole, p)) for p in ("train", "valid")] == ([80, 0] if part == "train" else [0, 80])
+
+
+def test_the_split_that_comes_with_the_recordings_is_kept(data: Path, tmp_path: Path) -> None:
+    """What is listed for testing is for neither."""
+    folder = shutil.copytree(data / "noise", tmp_path / "noise")
+    (folder / "validation_list.txt").write_text("hiss/1.wav\n")
+    (folder / "testing_list.txt").write_text("hiss/2.wav\n")
+    for part, expected in (("train", ["hiss/0.wav"]), ("valid", ["hiss/1.wav"])):
+        source = Source("noise", part=part)
+        corpus = load(source, [tmp_path], tmp_path / "cache", progress=False)
+        assert [clip.name for clip in corpus.part(source, part)] == expected
+        np.testing.assert_array_equal(corpus.of(corpus.clips[0]), audio.read(folder / expected[0]))
 
 
 def test_the_speech_of_a_clip_is_found(data: Path, cache: Path) -> None:

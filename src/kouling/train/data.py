@@ -22,10 +22,10 @@ from rich.progress import track
 from kouling import audio
 from kouling.measure.noise import SAMPLES_PER_BLOCK, block_energies_db, speech_bounds, speech_rms
 from kouling.measure.recordings import audio_files, labelled
-from kouling.train import speak
+from kouling.train import download, speak
 from kouling.train.recipe import Source
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,22 @@ def find(path: str, folders: Sequence[Path]) -> Path:
     raise ValueError(f"data {path!r} not found; looked for {looked}; name its folder with --data or KOULING_DATA")
 
 
+def locate(source: Source, folders: Sequence[Path]) -> Path:
+    """The source's data, downloaded into the first folder if it is nowhere and can be. Raises: as `find` and `fetch`."""
+    try:
+        return find(source.path, folders)
+    except ValueError:
+        if not source.download:
+            raise
+        return download.fetch(source.download, folders[0])
+
+
 def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = True) -> Corpus:
     """Decode a source, or map the cache of an earlier run.
 
     Raises: ValueError where the data is missing, holds no clip, or one cannot be decoded.
     """
-    path = find(source.path, folders)
+    path = locate(source, folders)
     stat = path.stat()
     identity = f"{CACHE_VERSION} {path.name} {stat.st_size} {int(stat.st_mtime)} {source.speakers_per_word}"
     if path.is_dir():
@@ -86,10 +96,13 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
     if not stem.with_suffix(".json").exists():
         _build(path, source, stem, progress)
     clips = [Clip(*entry) for entry in json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))]
+    # Speech Commands brings its own split, by speaker.
+    split = source.part != "both" and (path / "validation_list.txt").exists()
+    official = download.partition(path) if split else None
     kept = [
         Clip(c.start, c.length, c.speech_start, c.speech_end, c.speech_rms, source.rename.get(c.label, c.label), c.name)
         for c in clips
-        if c.label not in source.exclude
+        if c.label not in source.exclude and (official is None or official(c.name) == source.part)
     ]
     return Corpus(np.memmap(stem.with_suffix(".pcm"), dtype=np.int16, mode="r"), kept)
 

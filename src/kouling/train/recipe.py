@@ -21,7 +21,7 @@ class Source:
     use: str = "words"  # words: labels that are units are words, the rest unknown; unknown, speech (running), noise
     part: str = "train"  # train, valid, or both: split by a hash of the file names
     valid_percent: int = 10  # of a source with part = "both"
-    download: str = ""  # name of an archive that `download.py` can fetch if the path is not there
+    download: str = ""  # archive of download.py to fetch where `path` is not there; its official split is kept
     weight: float = 1.0  # how often a clip is drawn, next to a weight of 1
     rename: dict[str, str] = field(default_factory=dict)  # label of the source -> unit
     exclude: list[str] = field(default_factory=list)  # labels left out
@@ -83,7 +83,7 @@ class Training:
     learning_rate: float = 2e-3
     warmup_epochs: float = 2.0
     weight_decay: float = 0.03
-    dropout: float = 0.1
+    dropout: float = 0.0
     ema_epochs: float = 2.0  # time constant of the averaged weights, which are what is evaluated and saved
     reuse: int = 4  # epochs that a set of augmented features serves before it is drawn anew
     speech_weight: float = 0.2  # of the loss of running speech
