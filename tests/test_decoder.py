@@ -28,7 +28,9 @@ def listening(*phrases: str, units: tuple[str, ...] = UNITS, **settings: Any) ->
     return Decoder(units, parse(table, units, "set"), DecoderConfig(**settings), FRAME_S)
 
 
-def spikes(num_frames: int, *said: tuple[int, str] | tuple[int, str, float], units: tuple[str, ...] = UNITS) -> LogProbs:
+def spikes(
+    num_frames: int, *said: tuple[int, str] | tuple[int, str, float], units: tuple[str, ...] = UNITS
+) -> LogProbs:
     """Blank frames but for those given: (frame, unit) or (frame, unit, probability)."""
     probabilities = np.full((num_frames, len(units)), 1e-8)
     probabilities[:, 0] = 1.0
@@ -129,7 +131,9 @@ def test_confidence_is_the_calibrated_probability(probability: float, slope: flo
 def test_confidence_stays_a_probability_at_both_ends() -> None:
     config = DecoderConfig(confidence_slope=3.0, confidence_bias=1.0)
     confidences = [config.confidence(probability) for probability in (0.0, 1e-9, 0.3, 0.6, 1 - 1e-9, 1.0)]
-    assert 0 < confidences[0] == confidences[1] < confidences[2] < confidences[3] < confidences[4] == confidences[5] <= 1
+    assert (
+        0 < confidences[0] == confidences[1] < confidences[2] < confidences[3] < confidences[4] == confidences[5] <= 1
+    )
 
 
 def test_a_spike_that_is_split_over_two_frames_is_one_command() -> None:
@@ -156,12 +160,19 @@ def test_a_word_that_lasts_is_one_command(num_frames: int) -> None:
 
 
 def test_a_command_is_emitted_when_it_has_settled() -> None:
-    assert hear(listening("go", "stop"), spikes(60, (5, "go"), (30, "stop"))) == [("go", 5 + SETTLE), ("stop", 30 + SETTLE)]
+    assert hear(listening("go", "stop"), spikes(60, (5, "go"), (30, "stop"))) == [
+        ("go", 5 + SETTLE),
+        ("stop", 30 + SETTLE),
+    ]
 
 
 def test_separate_commands_soon_after_one_another_are_both_heard() -> None:
     decoder = listening("go", "stop", "go left")
-    assert names(decoder, spikes(60, (5, "stop"), (11, "go"), (17, "left"), (23, "stop"))) == ["stop", "go left", "stop"]
+    assert names(decoder, spikes(60, (5, "stop"), (11, "go"), (17, "left"), (23, "stop"))) == [
+        "stop",
+        "go left",
+        "stop",
+    ]
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(10, ["go"]), (15, ["go", "go"])])

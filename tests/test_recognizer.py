@@ -71,7 +71,9 @@ def test_level_makes_no_difference_to_which_words_are_heard(heard_by: Recognizer
 
 
 @pytest.mark.parametrize("portion", [1, 7, 160, 1000, 16000])
-def test_portions_make_no_difference(heard_by: Recognizer, tune: Tune, voice: Callable[..., Samples], portion: int) -> None:
+def test_portions_make_no_difference(
+    heard_by: Recognizer, tune: Tune, voice: Callable[..., Samples], portion: int
+) -> None:
     samples = np.concatenate([tune("low", "high"), voice(6000, 3), tune("middle")])
     expected = hear(heard_by, samples)
     assert len(expected) >= 3
@@ -189,7 +191,9 @@ def test_installed_models_are_listed_with_the_default_first(installed: Path) -> 
 
 def test_models_are_found_by_name_folder_and_path(installed: Path) -> None:
     expected = installed / "models" / "zh" / "step.onnx"
-    assert find_model("zh") == find_model(expected) == find_model(str(expected)) == find_model(expected.parent) == expected
+    assert (
+        find_model("zh") == find_model(expected) == find_model(str(expected)) == find_model(expected.parent) == expected
+    )
     (installed / "zh").mkdir()
     assert find_model("zh") == expected  # the name of a model comes before a folder
 

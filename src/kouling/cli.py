@@ -73,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
     learn.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe.toml")
     learn.add_argument("--data", type=Path, action="append", help="folder of the data (KOULING_DATA, else ./data)")
     learn.add_argument("--out", type=Path, help="folder of the run (runs/<name>)")
+    learn.add_argument(
+        "--validation", type=Path, metavar="DIR", help="no training: write what it never hears, to evaluate on"
+    )
     learn.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
 
     send = verb(verbs, "export", export, "write a trained model for another runtime")
@@ -186,12 +189,16 @@ def train(options: argparse.Namespace) -> int:
     try:
         from kouling.train import recipe
         from kouling.train.run import run
+        from kouling.train.validation import write_validation
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
     given = os.environ.get("KOULING_DATA")
     folders = options.data or ([Path(p) for p in given.split(os.pathsep)] if given else [Path("data"), Path(".")])
     chosen = recipe.load(options.recipe)
     out = options.out or Path("runs") / chosen.name
+    if options.validation:
+        write_validation(chosen, folders, options.cache, options.validation)
+        return DONE
     try:
         run(chosen, folders, out, options.cache)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ the same here. Everything that follows from them (encoder frame rate, lookahead,
 from __future__ import annotations
 
 import ast
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -51,8 +52,10 @@ class FeatureConfig:
                 f"features.low_hz and high_hz are {self.low_hz} and {self.high_hz}; "
                 f"allowed: 0 <= low_hz < high_hz <= {self.sample_rate_hz // 2}"
             )
-        if self.log_scale <= 0:
-            raise ValueError(f"features.log_scale is {self.log_scale}; allowed: above 0")
+        if not 0 < self.log_scale < math.inf:
+            raise ValueError(f"features.log_scale is {self.log_scale}; allowed: above 0, finite")
+        if not math.isfinite(self.log_floor):
+            raise ValueError(f"features.log_floor is {self.log_floor}; allowed: finite")
 
     @property
     def hop_samples(self) -> int:
@@ -195,7 +198,7 @@ def load(source: str | Path) -> Config:
     if path.suffix not in (".toml", ".py"):
         raise ValueError(f"no preset {str(source)!r}; allowed: {', '.join(PRESETS)}, or a path ending in .toml or .py")
     if path.suffix == ".py":
-        return from_constants(path.read_text(encoding="utf-8"), str(path))
+        return from_constants(path.read_bytes(), str(path))
     return from_dict(read_toml(path))
 
 
@@ -250,15 +253,19 @@ def _typed(value: Any, expected: Any, name: str) -> Any:
     plain = getattr(expected, "__origin__", expected)  # list[str] -> list
     if not isinstance(plain, type):  # a union such as `str | None`
         plain = tuple(option for option in expected.__args__ if option is not type(None))
-    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        kind = getattr(expected, "__name__", str(expected))
+    wrong = not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool)
+    if not wrong and isinstance(value, (list, dict)):  # every entry of a list[str], every value of a dict[str, str]
+        entries = value.values() if isinstance(value, dict) else value
+        wrong = not all(isinstance(entry, expected.__args__[-1]) for entry in entries)
+    if wrong:
+        kind = getattr(expected, "__name__", str(expected)) if plain is expected else str(expected)
         raise ValueError(f"{name} is {value!r} ({type(value).__name__}); allowed: {kind}")
     if plain is tuple or plain is list:
         return plain(value)
     return value
 
 
-def from_constants(text: str, name: str = "config.py") -> Config:
+def from_constants(text: str | bytes, name: str = "config.py") -> Config:
     """A configuration from Python source that assigns the original's constants; it is parsed, never run.
 
     Other names in the file are left alone; constants that are absent keep the value of the preset `base`. Where the

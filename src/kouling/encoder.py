@@ -30,7 +30,7 @@ class BlockState(NamedTuple):
 
 
 class EncoderState(NamedTuple):
-    stem: Tensor  # (B, chunk - subsampling, M), the last feature frames
+    stem: Tensor  # (B, lookahead, M), the last feature frames
     blocks: tuple[BlockState, ...]
     frames_seen: Tensor  # (B,) int64, encoder frames in the caches; stops counting at L
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
@@ -28,8 +30,13 @@ def labelled(path: Path) -> Iterator[tuple[str, str, BinaryIO | Path]]:
 
 def audio_files(folder: Path) -> list[Path]:
     """Recordings one level down. Speech Commands' folder of long noises and hidden folders are no labels."""
-    files = (f for f in folder.glob("*/*") if f.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(f for f in files if f.parent.name != "_background_noise_" and not f.parent.name.startswith("."))
+    return sorted(f for f in folder.glob("*/*") if _is_recording(f))
+
+
+def _is_recording(path: PurePath) -> bool:
+    label = path.parent.name
+    hidden = label in ("", "_background_noise_") or label.startswith(".") or path.name.startswith(".")
+    return not hidden and path.suffix.lower() in AUDIO_SUFFIXES
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, str, Path]]:
@@ -41,10 +48,11 @@ def _in_tar(path: Path) -> Iterator[tuple[str, str, BinaryIO]]:
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                parts = Path(member.name).parts
-                if member.isfile() and len(parts) >= 2 and Path(member.name).suffix.lower() in AUDIO_SUFFIXES:
+                name = PurePath(member.name)
+                if member.isfile() and _is_recording(name):
                     content = archive.extractfile(member)
                     assert content is not None
-                    yield parts[-2], "/".join(parts[-2:]), BytesIO(content.read())
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"{path}: neither a folder nor a readable tar: {error}") from None
+                    yield name.parent.name, f"{name.parent.name}/{name.name}", BytesIO(content.read())
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each way that it tried
+        raise ValueError(f"{path}: neither a folder nor a readable tar: {reason}") from None

@@ -138,10 +138,10 @@ def mask_features(features: NDArray[np.float32], rng: np.random.Generator, augme
     time_width = round(augment.time_mask_s * 100)
     for row in range(batch):
         for _ in range(augment.time_masks):
-            width = int(rng.integers(time_width + 1))
+            width = int(rng.integers(min(time_width, frames) + 1))
             start = int(rng.integers(frames - width + 1))
             features[row, start : start + width] = 0
         for _ in range(augment.mel_masks):
-            width = int(rng.integers(augment.mel_mask_bands + 1))
+            width = int(rng.integers(min(augment.mel_mask_bands, mels) + 1))
             start = int(rng.integers(mels - width + 1))
             features[row, :, start : start + width] = 0

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,7 +74,7 @@ def find(path: str, folders: Sequence[Path]) -> Path:
 
 
 def locate(source: Source, folders: Sequence[Path]) -> Path:
-    """The source's data, downloaded into the first folder if it is nowhere and can be. Raises: as `find` and `fetch`."""
+    """The source's data, downloaded into the first folder if need be and possible. Raises: as `find` and `fetch`."""
     try:
         return find(source.path, folders)
     except ValueError:
@@ -92,17 +93,18 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
     identity = f"{CACHE_VERSION} {path.name} {stat.st_size} {int(stat.st_mtime)} {source.speakers_per_word}"
     if path.is_dir():
         identity += " ".join(sorted(f"{f.relative_to(path)}{f.stat().st_size}" for f in audio_files(path)))
-    stem = cache / f"{path.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    # No dots: `with_suffix` would take all behind the last one, the hash too, for a suffix.
+    stem = cache / f"{path.stem.replace('.', '_')}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not stem.with_suffix(".json").exists():
         _build(path, source, stem, progress)
     clips = [Clip(*entry) for entry in json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))]
     # Speech Commands brings its own split, by speaker.
-    split = source.part != "both" and (path / "validation_list.txt").exists()
-    official = download.partition(path) if split else None
+    official = download.partition(path) if (path / "validation_list.txt").exists() else None
+    wanted = ("train", "valid") if source.part == "both" else (source.part,)
     kept = [
         Clip(c.start, c.length, c.speech_start, c.speech_end, c.speech_rms, source.rename.get(c.label, c.label), c.name)
         for c in clips
-        if c.label not in source.exclude and (official is None or official(c.name) == source.part)
+        if c.label not in source.exclude and (official is None or official(c.name) in wanted)
     ]
     return Corpus(np.memmap(stem.with_suffix(".pcm"), dtype=np.int16, mode="r"), kept)
 
@@ -116,12 +118,14 @@ def _build(path: Path, source: Source, stem: Path, progress: bool) -> None:
     temporary = pcm.with_suffix(f".{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as out, ThreadPoolExecutor(2) as pool:
-            entries = _entries(path, source)
-            decoded = pool.map(lambda entry: (*entry[:2], audio.read(entry[2], entry[1])), entries)
-            for label, name, samples in track(decoded, f"decoding {path.name}", total=None, disable=not progress):
-                out.write(samples.tobytes())
-                clips.append(describe(samples, position, label, name))
-                position += len(samples)
+            entries = iter(_entries(path, source))
+            shown = track(iter(lambda: list(islice(entries, 256)), []), f"decoding {path.name}", disable=not progress)
+            for portion in shown:  # not all at once: a tar would be held in memory
+                decoded = pool.map(lambda entry: audio.read(entry[2], entry[1]), portion)
+                for (label, name, _), samples in zip(portion, decoded, strict=True):
+                    out.write(samples.tobytes())
+                    clips.append(describe(samples, position, label, name))
+                    position += len(samples)
         os.replace(temporary, pcm)
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -65,9 +64,11 @@ class Trainer:
             return
         try:
             state = torch.load(path, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path}: not a usable training state ({error}); delete it to start anew") from None
-        if state["recipe"] != repr(asdict(self.recipe)):
+            recipe = state["recipe"]
+        except Exception as error:  # nearly any kind, and many lines of text, come out of torch.load for a damaged file
+            kind = type(error).__name__
+            raise ValueError(f"{path}: not a usable training state ({kind}); delete it to start anew") from None
+        if recipe != repr(asdict(self.recipe)):
             raise ValueError(
                 f"{self.out} holds a run of another recipe; choose another folder with --out, or delete it"
             )
@@ -77,7 +78,13 @@ class Trainer:
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
 
     def save(self) -> None:
-        """Everything under temporary names first: a full disk leaves the last good files. Raises: OSError."""
+        """Under temporary names first, the state last: what a full disk leaves can be resumed. Raises: OSError."""
+        checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
+        with open(self.out / "log.tmp", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.history[-1]))
+            writer.writeheader()
+            writer.writerows(self.history)
+        os.replace(self.out / "log.tmp", self.out / "log.csv")
         state = {
             "recipe": repr(asdict(self.recipe)),
             "model": self.model.state_dict(),
@@ -97,12 +104,6 @@ class Trainer:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
-        with open(self.out / "log.tmp", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.history[-1]))
-            writer.writeheader()
-            writer.writerows(self.history)
-        os.replace(self.out / "log.tmp", self.out / "log.csv")
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, rounded to float16: that is the model, in every form of it."""
@@ -163,6 +164,8 @@ class Trainer:
             plan += [
                 (number, order[i : i + rows]) for i in range(0, len(order), rows) if len(order) - i >= min(rows, 8)
             ]
+        if not plan:
+            raise ValueError("too few clips for one batch of 8 scenes; give more recordings, or fewer slots per scene")
         plan = [plan[i] for i in rng.permutation(len(plan))]
         self.model.train()
         losses_seen = []
@@ -256,6 +259,9 @@ def start_from(model: Encoder, units: Sequence[str], path: Path) -> None:
     """
     info, weights = checkpoint.load(path)
     own = model.state_dict()
+    for key in own.keys() - weights.keys():
+        if not key.endswith("num_batches_tracked"):
+            raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
     for key, value in weights.items():
         tensor = torch.from_numpy(value.astype(np.float32))
         if key.startswith("head."):

@@ -46,6 +46,12 @@ class Scenes:
     slot_s: float = 1.2
     share: float = 1.0  # of all clips drawn
 
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"scenes.slots is {self.slots}; allowed: 1 or more")
+        if not (self.slot_s > 0 and self.share > 0):
+            raise ValueError(f"scenes.slot_s and share are {self.slot_s} and {self.share}; allowed: above 0")
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -88,6 +94,14 @@ class Training:
     reuse: int = 4  # epochs that a set of augmented features serves before it is drawn anew
     speech_weight: float = 0.2  # of the loss of running speech
     threads: int = 0  # 0: all cores
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "reuse"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: 1 or more")
+        for name in ("batch_s", "learning_rate", "ema_epochs"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: above 0")
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     table = configuration.read_toml(path)
     for entry in table.get("source", []) if isinstance(table.get("source"), list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("path"), str) and (path.parent / entry["path"]).is_file():
-            entry["path"] = str(path.parent / entry["path"])
+            entry["path"] = str((path.parent / entry["path"]).resolve())
     parent = table.pop("extends", None)
     if parent is None:
         return table
@@ -148,8 +162,11 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
 def from_dict(table: dict[str, Any]) -> Recipe:
     """Raises: ValueError for an unknown key, a wrong type, or an impossible value."""
     table = dict(table)
-    model = configuration.from_dict({"preset": table.get("preset", "base"), **table.pop("config", {})})
-    sources = tuple(overlay(Source(path="-"), entry, "source.") for entry in _tables(table, "source"))
+    model_table = table.pop("config", {})
+    if not isinstance(model_table, dict):
+        raise ValueError(f"config is {model_table!r}; allowed: a table")
+    model = configuration.from_dict({"preset": table.get("preset", "base"), **model_table})
+    sources = tuple(overlay(Source(path="-"), {"path": "", **entry}, "source.") for entry in _tables(table, "source"))
     scenes = tuple(overlay(Scenes(), entry, "scenes.") for entry in _tables(table, "scenes")) or (Scenes(),)
     base = Recipe(name="-", units=["-"], config=model, source=(Source(path="-"),))
     recipe = overlay(base, {"name": "", "units": [], **table})
