@@ -37,6 +37,8 @@ class NoiseDraw:
     snr_db: float
     level_db: float  # re full scale, where there is no speech to measure an SNR against
     seed: int
+    speed: float = 1.0  # of recorded noise: a dog at another speed is another dog
+    reverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,38 @@ def apply_clip(samples: NDArray[np.int16], length: int, draw: ClipDraw, rooms: F
     return result
 
 
+def splice(
+    first: NDArray[np.int16], first_clip: Clip, last: NDArray[np.int16], last_clip: Clip, share: float
+) -> tuple[NDArray[np.int16], Clip]:
+    """The first `share` of one clip's speech, then the rest of another's, as loud, and where speech is in the result."""
+    cut = first_clip.speech_start + int(share * (first_clip.speech_end - first_clip.speech_start))
+    resume = last_clip.speech_start + int(share * (last_clip.speech_end - last_clip.speech_start))
+    fade = min(SAMPLE_RATE_HZ // 100, cut, len(last) - resume)
+    gain = first_clip.speech_rms / max(last_clip.speech_rms, 1.0)
+    head, tail = first[:cut].astype(np.float32), last[resume:] * np.float32(min(gain, 8.0))
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    middle = head[cut - fade :] * (1 - ramp) + tail[:fade] * ramp
+    whole = np.concatenate([head[: cut - fade], middle, tail[fade:]])
+    joined = np.clip(whole, -FULL_SCALE, FULL_SCALE).astype(np.int16)
+    speech_end = min(cut - fade + last_clip.speech_end - resume, len(joined))
+    clip = Clip(0, len(joined), first_clip.speech_start, speech_end, first_clip.speech_rms, "", first_clip.name)
+    return joined, clip
+
+
 def draw_scene(rng: np.random.Generator, augment: Augment, always_noise: bool = False) -> SceneDraw:
     noise = None
     if always_noise or rng.random() * 100 < augment.noise_percent:
-        color = None if rng.random() < 0.65 else float(rng.choice([0.0, 1.0, 2.0]))
-        snr_db = rng.uniform(augment.snr_low_db, augment.snr_high_db)
-        noise = NoiseDraw(color, snr_db, rng.uniform(-55, 0), int(rng.integers(2**31)))
+        color = None if rng.random() < (0.85 if always_noise else 0.65) else float(rng.choice([0.0, 1.0, 2.0]))
+        snr_db, level_db = rng.uniform(augment.snr_low_db, augment.snr_high_db), rng.uniform(-55, 0)
+        speed, reverse = float(np.exp(rng.uniform(-0.5, 0.5))), bool(rng.random() < 0.5)
+        noise = NoiseDraw(color, snr_db, level_db, int(rng.integers(2**31)), speed, reverse)
     return SceneDraw(rng.uniform(-1, 1) * augment.gain_db, noise)
+
+
+def vary_noise(samples: NDArray[np.int16], draw: NoiseDraw) -> NDArray[np.int16]:
+    """A recording of noise at the drawn speed and in the drawn direction."""
+    taken = samples[np.arange(0, len(samples), draw.speed).astype(np.int64)]
+    return taken[::-1] if draw.reverse else taken
 
 
 def apply_scene(clean: Floats, noise: Floats | None, speech_rms: float, draw: SceneDraw, augment: Augment) -> Floats:

@@ -27,6 +27,7 @@ class Slot:
     corpus: Corpus | None  # None: nothing is said
     clip: Clip | None
     target: int  # unit, 0 for nothing
+    ending: tuple[Corpus, Clip] | None = None  # of a spliced word
 
 
 @dataclass
@@ -98,9 +99,23 @@ class SceneMaker:
         if self.pieces:
             chosen = rng.integers(len(self.pieces), size=int(words * mix.pieces_percent / 100))
             slots += [Slot(self.pieces[i][0], self.pieces[i][1], UNKNOWN) for i in chosen]
+        slots += self.draw_spliced(rng, int(words * mix.spliced_percent / 100))
         slots += [Slot(None, None, 0)] * int(words * mix.noise_percent / 100)
         order = rng.permutation(len(slots))
         return [slots[i] for i in order], int(words * mix.speech_percent / 100) if self.speech else 0
+
+    def draw_spliced(self, rng: np.random.Generator, count: int) -> list[Slot]:
+        """Pseudo-words: the model must learn that half of a word is no word."""
+        alike = [frozenset(group.split()) for group in self.recipe.mix.alike]
+        slots: list[Slot] = []
+        while len(slots) < count:
+            first, last = (int(unit) for unit in rng.choice(list(self.words), size=2, replace=False))
+            if any({self.units[first], self.units[last]} <= group for group in alike):
+                continue
+            corpus, clip, _ = self.words[first][rng.integers(len(self.words[first]))]
+            ending = self.words[last][rng.integers(len(self.words[last]))]
+            slots.append(Slot(corpus, clip, UNKNOWN, ending[:2]))
+        return slots
 
     def draw_epoch(self, seed: int) -> list[Batches]:
         """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
@@ -154,9 +169,13 @@ class SceneMaker:
             if slot.corpus is None or slot.clip is None:
                 parts.append(np.zeros(slot_length, dtype=np.float32))
                 continue
-            draw = augment.draw_clip(rng, slot.clip, slot_length, settings)
-            parts.append(augment.apply_clip(slot.corpus.of(slot.clip), slot_length, draw, self.rooms))
-            powers.append((slot.clip.speech_rms * 10 ** (draw.gain_db / 20)) ** 2)
+            samples, clip = slot.corpus.of(slot.clip), slot.clip
+            if slot.ending is not None:
+                other, ending = slot.ending
+                samples, clip = augment.splice(samples, clip, other.of(ending), ending, rng.uniform(0.35, 0.65))
+            draw = augment.draw_clip(rng, clip, slot_length, settings)
+            parts.append(augment.apply_clip(samples, slot_length, draw, self.rooms))
+            powers.append((clip.speech_rms * 10 ** (draw.gain_db / 20)) ** 2)
         speech_rms = float(np.sqrt(np.mean(powers))) if powers else 0.0
         return self.finish(rng, np.concatenate(parts), speech_rms, always_noise=not powers)
 
@@ -176,7 +195,7 @@ class SceneMaker:
         if draw.noise is not None:
             if draw.noise.color is None and self.noise:
                 corpus, clip = self.noise[rng.integers(len(self.noise))]
-                noise = recorded_noise(corpus.of(clip), len(clean), draw.noise.seed)
+                noise = recorded_noise(augment.vary_noise(corpus.of(clip), draw.noise), len(clean), draw.noise.seed)
             else:
                 noise = colored_noise(len(clean), draw.noise.color or 0.0, draw.noise.seed)
         return augment.apply_scene(clean, noise, speech_rms, draw, self.recipe.augment)
