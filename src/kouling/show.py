@@ -77,6 +77,8 @@ def evaluation(result: Evaluation) -> None:
         wrong = [f"{name} {count}" for name, count in figures["confusions"][label].items() if name != label][:4]
         table.add_row(label, str(row["clips"]), f"{row['recall']:.1%}", ", ".join(wrong))
     console.print(table)
+    for confidence, right, count in result.reliability():
+        console.print(f"[dim]of {count} commands reported at {confidence:.0%} on average, {right:.0%} were right[/]")
     console.print(f"[bold]{result.accuracy:.2%}[/] of {result.clips} clips")
 
 

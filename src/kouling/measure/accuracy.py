@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,24 @@ class Evaluation:
     """What was decided, label by label. Labels that are no command of the set are counted as `_unknown_`."""
 
     decided: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    reported: list[tuple[float, bool]] = field(default_factory=list)  # of each command: its confidence, whether right
 
-    def add(self, label: str, decided: str | None) -> None:
+    def add(self, label: str, decided: str | None, confidence: float = 1.0) -> None:
         """decided: the command, or None, which is right for silence and for unknown words alike."""
         nothing = label if label in (SILENCE, UNKNOWN) else UNKNOWN
         self.decided[label][decided or nothing] += 1
+        if decided is not None:
+            self.reported.append((confidence, decided == label))
+
+    def reliability(self, edges: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)) -> list[tuple[float, float, int]]:
+        """(mean confidence, share right, count) of the commands reported between each two `edges`; no empty rows."""
+        table = []
+        for low, high in pairwise(edges):
+            inside = [entry for entry in self.reported if low <= entry[0] < high or entry[0] == high == edges[-1]]
+            if inside:
+                means = [sum(column) / len(inside) for column in zip(*inside, strict=True)]
+                table.append((means[0], means[1], len(inside)))
+        return table
 
     @property
     def clips(self) -> int:
@@ -110,6 +124,9 @@ def evaluate(
     result = Evaluation()
     for done, (label, name, file) in enumerate(labelled(folder), start=1):
         command = decide(recognizer, disturb(audio.read(file, name), name))
-        result.add(label_of(label, names), command.name if command else None)
+        if command is None:
+            result.add(label_of(label, names), None)
+        else:
+            result.add(label_of(label, names), command.name, command.confidence)
         report(done)
     return result

@@ -83,7 +83,7 @@ def apply_clip(samples: NDArray[np.int16], length: int, draw: ClipDraw, rooms: F
 def splice(
     first: NDArray[np.int16], first_clip: Clip, last: NDArray[np.int16], last_clip: Clip, share: float
 ) -> tuple[NDArray[np.int16], Clip]:
-    """The first `share` of one clip's speech, then the rest of another's, as loud, and where speech is in the result."""
+    """The first `share` of one clip's speech, then the rest of another's, as loud, and where the result's speech is."""
     cut = first_clip.speech_start + int(share * (first_clip.speech_end - first_clip.speech_start))
     resume = last_clip.speech_start + int(share * (last_clip.speech_end - last_clip.speech_start))
     fade = min(SAMPLE_RATE_HZ // 100, cut, len(last) - resume)

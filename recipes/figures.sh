@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Every figure of a model's card, on the validation part of its recipe, which training never hears.
+#   recipes/figures.sh MODEL RECIPE DATA     MODEL: installed name or path; DATA: folder of the recipe's tars
+set -euo pipefail
+model=$1 recipe=$2 data=$3
+held=${VALIDATION:-$(mktemp -d)}
+[ -d "$held/clips" ] || kouling train "$recipe" --data "$data" --validation "$held"
+evaluate() { echo "--- kouling evaluate ${*//$held/VALIDATION}"; kouling evaluate --model "$model" "$@"; }
+last() { echo "--- kouling evaluate ${*//$held/VALIDATION}"; kouling evaluate --model "$model" "$@" | tail -n 1; }
+
+evaluate "$held/clips"
+last "$held/clips" --gain -20
+last "$held/clips" --gain 10
+last "$held/clips" --snr 10 --noise "$held/noise"
+case $recipe in *en-*) evaluate "$held/clips" --commands "$(dirname "$0")/../examples/eight.toml" ;; esac
+evaluate "$held/clips" --stream 10 --count 100 --snr 15
+evaluate "$held/clips" --stream 10 --count 100 --snr 15 --noise "$held/noise"
+evaluate "$held/speech" --running

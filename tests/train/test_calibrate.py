@@ -1,0 +1,232 @@
+"""A calibrated confidence is the share of events that are right; the threshold keeps its promise; times are true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("scipy", reason="training needs scipy", exc_type=ImportError)
+pytest.importorskip("torch", reason="training needs torch", exc_type=ImportError)
+
+from kouling.decoder import DecoderConfig  # noqa: E402
+from kouling.recognizer import Recognizer  # noqa: E402
+from kouling.train import calibrate  # noqa: E402
+from kouling.train.calibrate import choose_threshold, confidences, fit_logistic, listen, logit  # noqa: E402
+from kouling.train.data import Clip, Corpus  # noqa: E402
+
+Samples = NDArray[np.int16]
+Tune = Callable[..., Samples]
+FakeRunner = Callable[..., Any]
+
+
+def sigmoid(odds: Any) -> Any:
+    return 1 / (1 + np.exp(-odds))
+
+
+def simulated(count: int, slope: float, bias: float, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Probabilities that a model gives, and whether it was right: as often as sigmoid(slope * logit(p) + bias)."""
+    rng = np.random.default_rng(seed)
+    probabilities = sigmoid(np.clip(rng.normal(1.0, 2.5, count), -7.5, 7.5))
+    return probabilities, rng.random(count) < sigmoid(slope * logit(probabilities) + bias)
+
+
+# Confidence
+
+
+@pytest.mark.parametrize(("slope", "bias"), [(1.0, 0.0), (0.5, -0.8), (1.7, 1.2)])
+def test_the_fit_finds_slope_and_bias(slope: float, bias: float) -> None:
+    found = fit_logistic(*simulated(20000, slope, bias, seed=0))
+    assert found == pytest.approx((slope, bias), abs=0.08)
+
+
+@pytest.mark.parametrize(("slope", "bias"), [(0.5, -0.8), (1.7, 1.2)])
+@pytest.mark.parametrize("confidence", [0.3, 0.6, 0.9])
+def test_calibrated_events_are_right_as_often_as_they_say(slope: float, bias: float, confidence: float) -> None:
+    fitted = fit_logistic(*simulated(20000, slope, bias, seed=0))
+    probabilities, right = simulated(40000, slope, bias, seed=1)
+    chosen = np.abs(confidences(probabilities, *fitted) - confidence) < 0.04
+    assert chosen.sum() > 300
+    assert right[chosen].mean() == pytest.approx(confidence, abs=0.04)
+
+
+@pytest.mark.parametrize("share_right", [0.8, 0.95])
+def test_events_that_the_model_is_sure_of_are_right_as_often_as_they_say(share_right: float) -> None:
+    """CTC is sure of most of what it says: the far end of the curve is where the events are."""
+    rng = np.random.default_rng(0)
+    probabilities = np.concatenate([np.ones(8000), rng.uniform(0.1, 0.9, 2000)])
+    right = rng.random(10000) < np.concatenate([np.full(8000, share_right), 0.7 * probabilities[8000:]])
+    slope, bias = fit_logistic(probabilities, right)
+    config = DecoderConfig(confidence_slope=slope, confidence_bias=bias)
+    assert config.confidence(1.0) == pytest.approx(share_right, abs=0.02)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1e-4, 0.3, 0.9, 0.9998, 1.0])
+def test_calibration_and_decoder_agree_on_the_formula(probability: float) -> None:
+    config = DecoderConfig(confidence_slope=0.6, confidence_bias=-0.4)
+    (expected,) = confidences(np.array([probability]), 0.6, -0.4)
+    assert config.confidence(probability) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_fit_to_events_of_one_kind_stays_sane(right: bool) -> None:
+    probabilities = np.random.default_rng(0).uniform(0.3, 0.99, 500)
+    slope, bias = fit_logistic(probabilities, np.full(500, right))
+    assert 0 < slope < 50 and abs(bias) < 50
+    assert np.all((confidences(probabilities, slope, bias) > 0.9) == right)
+    DecoderConfig(confidence_slope=slope, confidence_bias=bias)
+
+
+def test_a_fit_to_nothing_is_usable() -> None:
+    slope, bias = fit_logistic(np.zeros(0), np.zeros(0, dtype=bool))
+    DecoderConfig(confidence_slope=slope, confidence_bias=bias)
+
+
+def test_a_model_that_is_surer_where_it_is_wrong_keeps_a_positive_slope() -> None:
+    probabilities, right = simulated(2000, 1.0, 0.0, seed=0)
+    slope, _ = fit_logistic(probabilities, ~right)
+    assert 0 < slope < 0.1
+
+
+# Threshold
+
+
+@pytest.mark.parametrize(
+    ("alarms", "hours", "expected"),
+    [
+        ([], 0.0, 0.5),
+        ([], 10.0, 0.5),
+        ([0.3, 0.4], 0.0, 0.5),  # below it anyway
+        ([0.9] * 4, 1.0, 0.5),  # as many as allowed
+        ([0.99] * 100, 1.0, 0.95),  # never higher
+        ([0.99], 0.0, 0.95),
+    ],
+)
+def test_the_threshold_stays_between_its_bounds(alarms: list[float], hours: float, expected: float) -> None:
+    assert choose_threshold(np.array(alarms), hours) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("count", "hours"), [(40, 0.0), (40, 0.3), (300, 5.0)])
+def test_the_threshold_is_the_lowest_that_keeps_its_promise(count: int, hours: float, seed: int) -> None:
+    alarms = np.random.default_rng(seed).uniform(0.3, 0.93, count)
+    threshold = choose_threshold(alarms, hours)
+    allowed = int(4.0 * hours)
+    assert (alarms >= threshold).sum() <= allowed
+    assert (alarms >= threshold - 0.02).sum() > allowed
+
+
+@pytest.mark.parametrize("percent", range(50, 95))
+def test_an_alarm_at_a_round_confidence_is_below_the_threshold(percent: int) -> None:
+    alarm = percent / 100
+    threshold = choose_threshold(np.array([alarm]), 0.0)
+    assert alarm < threshold <= alarm + 0.0101
+
+
+# A whole calibration
+
+
+class Scenes:
+    """Validation clips, as SceneMaker has them."""
+
+    def __init__(self, clips: list[tuple[Samples, str]], talk: list[Samples], units: tuple[str, ...]) -> None:
+        parts = [samples for samples, _ in clips] + talk
+        corpus = Corpus(np.concatenate(parts), [])
+        starts = np.cumsum([0, *map(len, parts)]).tolist()
+        self.valid = [
+            (
+                corpus,
+                Clip(start, len(samples), len(samples) - 5600, len(samples) - 2400, 5000.0, label, f"{start}.wav"),
+                units.index(label) if label else 1,
+            )
+            for start, (samples, label) in zip(starts, clips, strict=False)
+        ]
+        self.valid_speech = [
+            (corpus, Clip(start, len(samples), 0, len(samples), 5000.0, "", f"{start}.wav"))
+            for start, samples in zip(starts[len(clips) :], talk, strict=False)
+        ]
+
+
+def test_calibration_makes_times_confidences_and_threshold_true(
+    fake_runner: FakeRunner, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "SNRS_DB", (None,))
+    runner = fake_runner(0.1)  # it says its words 0.1 s late
+    words = [("low", "low"), ("high", "high"), ("middle", "middle")] * 12 + [("high", "")] * 3  # one in five is wrong
+    clips = [(tune("", word), label) for word, label in words]
+    clips += [(tune("", ""), "")]
+    talk = [tune("low", "", "high", "") for _ in range(3)]  # far more than 4 alarms an hour
+    told: list[str] = []
+    settings = calibrate.calibrate(runner, Scenes(clips, talk, runner.info.units), told.append)  # type: ignore[arg-type]
+    assert len(told) == 2
+
+    assert set(settings) == {"threshold", "confidence_slope", "confidence_bias", "onset_s", "offset_s"}
+    heard_by = Recognizer(fake_runner(0.1, **settings))
+    samples = tune("", "low", "", "middle")
+    heard = heard_by.accept(samples) + heard_by.finish()
+    assert [command.name for command in heard] == ["low", "middle"]  # in spite of the alarms
+    for command, start_s in zip(heard, (0.65, 1.65), strict=True):
+        assert command.start_s == pytest.approx(start_s, abs=0.05)
+        assert command.end_s == pytest.approx(start_s + 0.2, abs=0.05)
+        assert command.confidence == pytest.approx(36 / 39, abs=0.03)
+
+
+@pytest.mark.parametrize("talk", [False, True])
+def test_alarms_in_running_speech_raise_the_threshold(
+    fake_runner: FakeRunner, tune: Tune, monkeypatch: pytest.MonkeyPatch, talk: bool
+) -> None:
+    monkeypatch.setattr(calibrate, "SNRS_DB", (None,))
+    runner = fake_runner()
+    clips = [(tune("", word), word) for word in ("low", "high", "middle") * 20]
+    spoken = [tune("low", "")] if talk else [tune("", "")]
+    settings = calibrate.calibrate(runner, Scenes(clips, spoken, runner.info.units))  # type: ignore[arg-type]
+    assert (settings["threshold"] > 0.9) is talk
+    assert settings["threshold"] >= 0.5
+
+
+def test_without_validation_clips_of_words_there_is_no_calibration(fake_runner: FakeRunner, tune: Tune) -> None:
+    runner = fake_runner()
+    scenes = Scenes([(tune("", "low"), "")], [], runner.info.units)
+    with pytest.raises(ValueError, match="no validation clips of words"):
+        calibrate.calibrate(runner, scenes)  # type: ignore[arg-type]
+
+
+def test_a_word_that_is_heard_twice_is_right_once(fake_runner: FakeRunner, tune: Tune) -> None:
+    heard_by = Recognizer(fake_runner())
+    samples = tune("low", "", "low", "high")
+    clip = Clip(0, len(samples), 2400, 5600, 5000.0, "low", "a.wav")
+    events = listen(heard_by, samples, clip, "low")
+    assert [(event.unit, event.right) for event in events] == [("low", True), ("low", False), ("high", False)]
+    assert [event.right for event in listen(heard_by, samples, clip, "")] == [False] * 3
+    first = events[0]
+    assert first.lag_start_s - first.lag_end_s == pytest.approx(0.2)
+
+
+def test_a_run_calibrates_with_the_runtime_that_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """run: train, export, calibrate on the exported step, save the settings, and export again with them."""
+    from kouling.train import run as whole
+
+    done: list[Any] = []
+    info = SimpleNamespace(decoder={})
+    trainer = SimpleNamespace(run=lambda: done.append("train"), scenes="scenes")
+    monkeypatch.setattr(whole, "Trainer", lambda *arguments: trainer)
+    monkeypatch.setattr(whole.onnx, "export", lambda source, target: done.append((source.name, target.name)))
+    monkeypatch.setattr(whole.onnx, "OnnxRunner", lambda path: f"runner of {path.name}")
+    monkeypatch.setattr(whole, "calibrate", lambda *arguments: done.append(arguments[:2]) or {"threshold": 0.7})
+    monkeypatch.setattr(whole.checkpoint, "load", lambda path: (info, {"w": 1}))
+    monkeypatch.setattr(whole, "replace", lambda info, decoder: decoder)
+    monkeypatch.setattr(whole.checkpoint, "save", lambda path, info, weights: done.append((path.name, info, weights)))
+    whole.run(SimpleNamespace(name="tiny"), [], tmp_path, tmp_path)  # type: ignore[arg-type]
+    export = ("model.safetensors", "step.onnx")
+    assert done == [
+        "train",
+        export,
+        ("runner of step.onnx", "scenes"),
+        ("model.safetensors", {"threshold": 0.7}, {"w": 1}),
+        export,
+    ]
