@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -203,10 +204,12 @@ def tune() -> Callable[..., NDArray[np.int16]]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `model.safetensors` and `step.onnx`: an encoder of random weights, loud in its opinions."""
+    """A folder with `model.safetensors` and `step.onnx`: an encoder of random weights, loud in its opinions.
+
+    `export.txt` is what `kouling export` had to say.
+    """
     torch = pytest.importorskip("torch", reason="the toolkit needs torch", exc_type=ImportError)
     pytest.importorskip("onnxscript", reason="torch exports through onnxscript", exc_type=ImportError)
-    from kouling.deploy import onnx
     from kouling.encoder import Encoder
 
     config = Config(features=FeatureConfig(num_mels=16), encoder=SMALL_ENCODER)
@@ -226,5 +229,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     provenance = {"parameters": sum(value.size for value in weights.values()), "validation": {"accuracy": 12.5}}
     info = ModelInfo("tiny", "en", config, units, {"threshold": 0.3}, provenance)
     checkpoint.save(folder / "model.safetensors", info, weights)
-    onnx.export(folder / "model.safetensors", folder / "step.onnx")
+    command = [sys.executable, "-W", "error", "-m", "kouling", "export", folder / "model.safetensors"]
+    command += ["--target", "onnx", "-o", folder / "step.onnx"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "export.txt").write_text(done.stdout + done.stderr)
     return folder

@@ -72,6 +72,7 @@ def save(path: Path, info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> No
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, temporary, {"kouling": info.to_json()})
+        temporary.chmod(0o644)  # safetensors makes it readable for its owner alone
         os.replace(temporary, path)
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"{path}: {error}") from None

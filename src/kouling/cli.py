@@ -160,6 +160,12 @@ def evaluate(options: argparse.Namespace) -> int:
 
     heard_by = recognizer.load(options.model, options.commands)
     names = [spec.name for spec in heard_by.command_set.commands]
+    if options.stream is not None and options.running:
+        raise ValueError("--stream and --running exclude one another")
+    if (options.stream is not None or options.running) and options.gain:
+        raise ValueError("--gain goes with single clips, not with --stream or --running")
+    if options.running and (options.snr is not None or options.noise):
+        raise ValueError("--snr and --noise go with clips or --stream, not with --running")
     if options.stream is not None or options.running:
         if options.stream is not None:
             snr_db = 15.0 if options.snr is None else options.snr
@@ -201,6 +207,8 @@ def train(options: argparse.Namespace) -> int:
         return DONE
     try:
         run(chosen, folders, out, options.cache)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
     except KeyboardInterrupt:
         return complain(f"stopped; the same command goes on from the last full epoch, in {out}", 130)
     except OSError as error:
@@ -230,7 +238,7 @@ def models(options: argparse.Namespace) -> int:
                 "commands": [spec.name for spec in commands.every_unit(info.units).commands],
                 "parameters": info.provenance.get("parameters"),
                 "bytes": path.stat().st_size,
-                "accuracy": info.provenance.get("validation", {}).get("accuracy"),
+                "accuracy": info.provenance.get("accuracy"),
             }
         )
     if options.json:

@@ -199,7 +199,11 @@ def load(source: str | Path) -> Config:
         raise ValueError(f"no preset {str(source)!r}; allowed: {', '.join(PRESETS)}, or a path ending in .toml or .py")
     if path.suffix == ".py":
         return from_constants(path.read_bytes(), str(path))
-    return from_dict(read_toml(path))
+    table = read_toml(path)
+    try:
+        return from_dict(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:

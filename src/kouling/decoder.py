@@ -9,13 +9,15 @@ is kept: the cost of a frame is a few vector operations on the nodes of the tree
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling.commands import Command, CommandSet
+from kouling.commands import UNKNOWN, Command, CommandSet
 
 BLANK_INDEX = 0
 
@@ -31,6 +33,8 @@ class DecoderConfig:
     max_gap_s: float = 1.0  # silence allowed between the words of a phrase
     max_command_duration_s: float = 5.0
     settle_s: float = 0.16  # a command is decided when its probability has not grown for this long
+    # A command is meant as one only if no unknown word is heard this long before it, nor while it is decided. 0: off.
+    isolation_s: float = 0.0
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
     confidence_slope: float = 1.0
     confidence_bias: float = 0.0
@@ -39,11 +43,9 @@ class DecoderConfig:
     offset_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "confidence_slope"):
-            if not 0 < getattr(self, name) <= 100:
-                raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0")
-        if self.threshold > 1:
-            raise ValueError(f"decoder.threshold is {self.threshold}; allowed: above 0, at most 1")
+        for name, most in (("threshold", 1), ("confidence_slope", 100)):
+            if not 0 < getattr(self, name) <= most:
+                raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0, at most {most}")
 
     def confidence(self, probability: float) -> float:
         """The calibrated confidence of a phrase of this probability."""
@@ -91,6 +93,7 @@ class Candidate:
 
     node: int
     probability: float = 0.0
+    alone: float = 1.0  # P(no unknown word since it was opened)
     spike: float = 0.0  # frame of the last unit's spike: the mean over the flow
     length: float = 0.0  # frames from the first unit's spike to the last one's, likewise
     grown: int = 0  # frame of the last growth worth mentioning
@@ -127,13 +130,15 @@ class Decoder:
         self.first_frame_s = first_frame_s
         self.tree = PhraseTree(commands)
         self.thresholds = [
-            spec.threshold if spec.threshold is not None else commands.threshold or config.threshold
+            next(t for t in (spec.threshold, commands.threshold, config.threshold) if t is not None)
             for spec in commands.commands
         ]
         self.refractory_s = config.refractory_s if commands.refractory_s is None else commands.refractory_s
         self.settle = max(round(config.settle_s / frame_s), 1)
         self.max_gap = config.max_gap_s / frame_s
         self.max_frames = config.max_command_duration_s / frame_s
+        self.isolation = round(config.isolation_s / frame_s) if UNKNOWN in self.units else 0
+        self.unknown = self.units.index(UNKNOWN) if UNKNOWN in self.units else BLANK_INDEX
         self.reset()
 
     def reset(self) -> None:
@@ -146,6 +151,7 @@ class Decoder:
         self.rest_age: Floats = np.zeros(nodes)
         self.rest_gap: Floats = np.zeros(nodes)  # expected frames since the last unit
         self.before: Floats = np.zeros(len(self.units))  # probabilities of the previous frame
+        self.known: deque[float] = deque(maxlen=self.isolation)  # P(no unknown word) of each of the last frames
         self.open: dict[int, Candidate] = {}
         self.waiting: list[Candidate] = []
         self.last_heard: dict[int, float] = {}  # command -> frame
@@ -173,7 +179,8 @@ class Decoder:
         said_parent = np.where(tree.repeats, 0.0, self.said[tree.parent])
         rest_parent = self.rest[tree.parent]
         # A phrase may begin anywhere: unless its first unit was being said already.
-        source = np.where(tree.starts, 1.0 - self.before[tree.unit], said_parent + rest_parent)
+        alone = math.prod(self.known)
+        source = np.where(tree.starts, (1.0 - self.before[tree.unit]) * alone, said_parent + rest_parent)
         enter, stay = unit * source, unit * self.said
         age = said_parent * self.said_age[tree.parent] + rest_parent * self.rest_age[tree.parent]
         enter_age = np.where(tree.starts, 0.0, age / np.maximum(source, 1e-30) + 1.0)
@@ -187,6 +194,10 @@ class Decoder:
         self.rest = np.where(alive, probabilities[BLANK_INDEX] * total, 0.0)
         self.said, self.rest_age, self.rest_gap, self.before = said, rest_age, rest_gap, probabilities
         self.said[0] = self.rest[0] = 0.0
+        if self.isolation:
+            self.known.append(1.0 - float(probabilities[self.unknown]))
+            for waiting in self.open.values():
+                waiting.alone *= self.known[-1]
         for node in map(int, np.flatnonzero((enter > 1e-3) & (tree.command >= 0))):
             candidate = self.open.get(node)
             if candidate is None and enter[node] > 0.02:
@@ -244,7 +255,7 @@ class Decoder:
         return float((self.said + self.rest)[inside].max(initial=0.0))
 
     def _confidence(self, candidate: Candidate) -> float:
-        return self.config.confidence(min(candidate.probability, 1.0))
+        return self.config.confidence(min(candidate.probability, 1.0) * candidate.alone)
 
     def _event(self, candidate: Candidate, confidence: float) -> Command:
         node = candidate.node

@@ -7,8 +7,8 @@ The one definition, which every other implementation must reproduce to 1e-3:
 4. `num_mels` triangles, evenly spaced and linear on the mel scale 1127 ln(1 + f / 700);
 5. natural logarithm; then (max(log mel, log_floor) - log_floor) / log_scale.
 Steps 1 to 4 are Kaldi's and are left to kaldi-native-fbank. Step 5 is fixed, not fitted to a clip, so it can stream.
-The floor lies at the rounding noise of 16-bit audio, so 0 means digital silence, and an encoder whose state is all zero
-has simply heard silence so far.
+The floor lies at the rounding noise of 16-bit audio, so 0 means digital silence, and the
+zeros that an encoder starts with are silence heard so far.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,8 +20,15 @@ if TYPE_CHECKING:
     from kouling.measure.accuracy import Evaluation
     from kouling.measure.stream import StreamResult
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader has left: for the command line to decide, where rich would end with status 1."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False)
+errors = _Console(stderr=True, highlight=False)
 
 
 def command_json(file: str, command: Command) -> str:
@@ -64,7 +72,9 @@ def live(command: Command) -> None:
     color = color_of(command.confidence)
     when = f"{command.start_s:7.2f} – {command.end_s:6.2f} s"
     slots = "".join(f"  {key}={value}" for key, value in command.slots.items())
-    console.print(f"  {when}   [bold]{command.name:<14}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}")
+    console.print(
+        f"  {when}   [bold]{escape(f'{command.name:<14}')}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}"
+    )
 
 
 def evaluation(result: Evaluation) -> None:
@@ -74,8 +84,8 @@ def evaluation(result: Evaluation) -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     figures = result.to_dict()
     for label, row in figures["per_label"].items():
-        wrong = [f"{name} {count}" for name, count in figures["confusions"][label].items() if name != label][:4]
-        table.add_row(label, str(row["clips"]), f"{row['recall']:.1%}", ", ".join(wrong))
+        wrong = [f"{escape(name)} {count}" for name, count in figures["confusions"][label].items() if name != label][:4]
+        table.add_row(escape(label), str(row["clips"]), f"{row['recall']:.1%}", ", ".join(wrong))
     console.print(table)
     for confidence, right, count in result.reliability():
         console.print(f"[dim]of {count} commands reported at {confidence:.0%} on average, {right:.0%} were right[/]")
@@ -88,7 +98,7 @@ def stream(result: StreamResult) -> None:
     rate = result.false_alarms / max(result.hours, 1e-9)
     console.print(f"[bold]{result.false_alarms}[/] false alarms in {result.hours:.2f} h ({rate:.1f} an hour)")
     for name, at_s in result.wrong[:10]:
-        console.print(f"  [dim]{int(at_s // 60):4d}:{at_s % 60:04.1f}[/]  {name}")
+        console.print(f"  [dim]{int(at_s // 60):4d}:{at_s % 60:04.1f}[/]  {escape(name)}")
 
 
 def models(rows: list[dict[str, Any]]) -> None:
@@ -96,10 +106,10 @@ def models(rows: list[dict[str, Any]]) -> None:
     for column in ("model", "language", "parameters", "size", "accuracy", "commands"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        accuracy = f"{row['accuracy']:.2f} %" if row["accuracy"] is not None else "-"
+        accuracy = f"{row['accuracy']:.2%}" if row["accuracy"] is not None else "-"
         size = f"{row['bytes'] / 1e6:.1f} MB"
-        parameters = f"{row['parameters'] / 1e6:.2f} M"
-        table.add_row(row["name"], row["language"], parameters, size, accuracy, " ".join(row["commands"]))
+        parameters = f"{row['parameters'] / 1e6:.2f} M" if row["parameters"] is not None else "-"
+        table.add_row(row["name"], row["language"], parameters, size, accuracy, escape(" ".join(row["commands"])))
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""The exported step is the encoder, for ever and at any number of steps; what is no such file is refused in one line."""
+"""The exported step is the encoder, for ever, at any number of steps; what is no such file is refused in one line."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from kouling import audio, commands
+from kouling.commands import Command
 from kouling.measure.accuracy import Evaluation, decide, disturbance, evaluate, label_of
 from kouling.measure.noise import colored_noise, recorded_noise
+from kouling.measure.recordings import labelled
 from kouling.recognizer import Recognizer
 
 Samples = NDArray[np.int16]
@@ -24,7 +27,9 @@ Tune = Callable[..., Samples]
 def heard_by(fake_runner: Callable[..., Any]) -> Recognizer:
     """It knows the words low, middle and high, and listens for low and high."""
     runner = fake_runner()
-    return Recognizer(runner, commands.parse({"command": [{"name": "low"}, {"name": "high"}]}, runner.info.units, "set"))
+    return Recognizer(
+        runner, commands.parse({"command": [{"name": "low"}, {"name": "high"}]}, runner.info.units, "set")
+    )
 
 
 @pytest.fixture
@@ -98,28 +103,19 @@ def test_a_tar_is_evaluated_like_the_folder_in_it(heard_by: Recognizer, clips: P
 
 
 @pytest.mark.parametrize("packing", ["w", "w:gz", "w:bz2", "w:xz"])
-@pytest.mark.parametrize("damage", ["cut", "zeros"])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
 def test_a_damaged_tar_is_refused_and_not_taken_for_a_shorter_one(tmp_path: Path, damage: str, packing: Any) -> None:
-    heard: list[str] = []
     whole, broken = tmp_path / "whole.tar", tmp_path / "broken.tar"
-    noise = np.random.default_rng(0).integers(-9000, 9000, 800).astype(np.int16)
-    audio.write(tmp_path / "noise.wav", noise)
+    audio.write(tmp_path / "noise.wav", np.random.default_rng(0).integers(-9000, 9000, 800).astype(np.int16))
     with tarfile.open(whole, packing) as archive:
         for number in range(40):
             archive.add(tmp_path / "noise.wav", f"low/{number}.wav")
-    content = whole.read_bytes()
-    middle = len(content) // 2
-    if packing == "w":  # a header, which begins at a multiple of 512
-        middle -= middle % 512
-        while not content[middle:].startswith(b"low/"):
-            middle += 512
-    broken.write_bytes(content[:middle] if damage == "cut" else content[:middle] + bytes([255] * 40) + content[middle + 40 :])
-
-    from kouling.measure.recordings import labelled
-
     assert len(list(labelled(whole))) == 40
+    content = whole.read_bytes()
+    middle = content.index(b"low/20.wav") if packing == "w" else len(content) // 2
+    broken.write_bytes(content[:middle] + (b"" if damage == "cut" else bytes([255] * 40) + content[middle + 40 :]))
     with pytest.raises(ValueError, match=f"{broken}: neither a folder nor a readable tar") as caught:
-        heard += [name for _, name, _ in labelled(broken)]
+        list(labelled(broken))
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -129,7 +125,7 @@ def test_what_holds_no_clips_is_refused(heard_by: Recognizer, tmp_path: Path, ma
     make(path)
     with pytest.raises(ValueError) as caught:
         evaluate(heard_by, path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value).splitlines()) == 1
 
 
 def test_a_clip_that_cannot_be_read_is_named(heard_by: Recognizer, clips: Path) -> None:
@@ -175,11 +171,13 @@ def test_asking_for_a_label_that_is_not_there_adds_none() -> None:
 
 
 def test_the_surest_command_of_a_clip_is_decided(heard_by: Recognizer, tune: Tune) -> None:
-    faint = (tune("high") * 0.06).astype(np.int16)
-    assert (heard := decide(heard_by, faint)) is not None and heard.name == "high" and heard.confidence < 0.99
-    for words in ((faint, tune("low")), (tune("low"), faint)):
-        decided = decide(heard_by, np.concatenate(words))
-        assert decided is not None and decided.name == "low"
+    early, late = Command("go", 0.1, 0.4, 0.7), Command("stop", 0.9, 1.2, 0.8)
+    for first, second in ((early, late), (late, early)):
+        stub = SimpleNamespace(reset=lambda: None, accept=lambda samples: [first], finish=lambda: [second])  # noqa: B023
+        assert decide(stub, tune("low")) == late  # type: ignore[arg-type]
+    heard_by.accept(tune("high")[:-2400])  # left over from before
+    decided = decide(heard_by, tune("", "low"))
+    assert decided is not None and decided.name == "low"
     assert decide(heard_by, tune("middle", "")) is None
 
 

@@ -48,11 +48,11 @@ def test_the_fit_finds_slope_and_bias(slope: float, bias: float) -> None:
 @pytest.mark.parametrize(("slope", "bias"), [(0.5, -0.8), (1.7, 1.2)])
 @pytest.mark.parametrize("confidence", [0.3, 0.6, 0.9])
 def test_calibrated_events_are_right_as_often_as_they_say(slope: float, bias: float, confidence: float) -> None:
-    fitted = fit_logistic(*simulated(20000, slope, bias, seed=0))
-    probabilities, right = simulated(40000, slope, bias, seed=1)
-    chosen = np.abs(confidences(probabilities, *fitted) - confidence) < 0.04
-    assert chosen.sum() > 300
-    assert right[chosen].mean() == pytest.approx(confidence, abs=0.04)
+    fitted = fit_logistic(*simulated(10000, slope, bias, seed=1))
+    probabilities, right = simulated(20000, slope, bias, seed=2)
+    chosen = np.abs(confidences(probabilities, *fitted) - confidence) < 0.05
+    assert chosen.sum() > 200
+    assert right[chosen].mean() == pytest.approx(confidence, abs=0.05)
 
 
 @pytest.mark.parametrize("share_right", [0.8, 0.95])
@@ -182,7 +182,7 @@ def test_alarms_in_running_speech_raise_the_threshold(
 ) -> None:
     monkeypatch.setattr(calibrate, "SNRS_DB", (None,))
     runner = fake_runner()
-    clips = [(tune("", word), word) for word in ("low", "high", "middle") * 20]
+    clips = [(tune("", word), word) for word in ("low", "high", "middle") * 10]
     spoken = [tune("low", "")] if talk else [tune("", "")]
     settings = calibrate.calibrate(runner, Scenes(clips, spoken, runner.info.units))  # type: ignore[arg-type]
     assert (settings["threshold"] > 0.9) is talk

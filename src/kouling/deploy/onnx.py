@@ -5,6 +5,7 @@ The graph takes any whole number of steps at once, so that a live stream and a f
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -76,6 +77,7 @@ def export(checkpoint_path: Path, output: Path) -> None:
     # Copies: the blocks' zeros are one tensor, which the exporter would take for one input.
     state = [tensor.clone() for tensor in step.flatten(encoder.initial_state(1))]
     steps = torch.export.Dim("frames", min=1, max=4096) * shape.subsampling
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would report that torchvision is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(

@@ -58,6 +58,8 @@ def compose(
     The noise, recordings from `noises` one after the other or pink, is `snr_db` below the mean level of the speech.
     Raises: ValueError where the folder holds no clip of a command, or the commands do not fit.
     """
+    if count < 1 or minutes <= 0:
+        raise ValueError(f"a stream of {count} commands in {minutes} minutes; allowed: 1 or more, in more than 0")
     rng = np.random.default_rng(seed)
     clips = [(label_of(label, names), name, file) for label, name, file in labelled(folder)]
     clips = [clip for clip in clips if clip[0] in names]

@@ -24,6 +24,7 @@ from kouling.train.scenes import SceneMaker
 SNRS_DB = (None, 20.0, 10.0)  # the conditions, None: as recorded
 CLIPS_PER_CONDITION = 1500
 FALSE_ALARMS_PER_HOUR = 4.0  # on held-out running speech, at the default threshold
+ISOLATION_S = 1.0  # an unknown word this shortly before it, and a word is not meant as a command
 LOWEST = 0.02  # probability from which an event is looked at
 
 
@@ -46,7 +47,8 @@ class _Uncalibrated:
         units = [unit for unit in runner.info.units if not unit.startswith("<")]
         zero = {unit: 0.0 for unit in units}
         self.info = replace(
-            runner.info, decoder={"threshold": LOWEST, "onset_s": zero, "offset_s": zero, "refractory_s": 0.5}
+            runner.info,
+            decoder={"threshold": LOWEST, "isolation_s": ISOLATION_S, "onset_s": zero, "offset_s": zero},
         )
 
 
@@ -73,7 +75,8 @@ def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] 
                 clean += [event for event in heard if event.right and event.probability > 0.5]
                 decisions.append((label, heard))
         report(f"{'as recorded' if snr_db is None else f'{snr_db:.0f} dB SNR'}: {len(events)} events")
-    slope, bias = fit_logistic(np.array([e.probability for e in events]), np.array([e.right for e in events]))
+    right = np.array([event.right for event in events], dtype=bool)
+    slope, bias = fit_logistic(np.array([event.probability for event in events]), right)
     alarms, hours = running_speech(recognizer, scenes.valid_speech)
     threshold = choose_threshold(confidences(alarms, slope, bias), hours)
     report(f"slope {slope:.2f}, bias {bias:.2f}; threshold {threshold:.2f}; {hours:.2f} h of running speech")
@@ -84,6 +87,7 @@ def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] 
 
     return {
         "threshold": threshold,
+        "isolation_s": ISOLATION_S,
         "confidence_slope": round(slope, 4),
         "confidence_bias": round(bias, 4),
         "onset_s": {unit: middle(unit, lambda event: event.lag_start_s) for unit in units},

@@ -92,7 +92,9 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
     stat = path.stat()
     identity = f"{CACHE_VERSION} {path.name} {stat.st_size} {int(stat.st_mtime)} {source.speakers_per_word}"
     if path.is_dir():
-        identity += " ".join(sorted(f"{f.relative_to(path)}{f.stat().st_size}" for f in audio_files(path)))
+        identity += " ".join(
+            sorted(f"{f.relative_to(path)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in audio_files(path))
+        )
     # No dots: `with_suffix` would take all behind the last one, the hash too, for a suffix.
     stem = cache / f"{path.stem.replace('.', '_')}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not stem.with_suffix(".json").exists():

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -122,7 +123,7 @@ class Trainer:
             "seed": recipe.seed,
             "epochs": self.epoch,
             "parameters": sum(p.numel() for p in self.model.parameters()),
-            "validation": self.history[-1] if self.history else {},
+            "validation": {k: round(v, 4) for k, v in self.history[-1].items() if v == v} if self.history else {},
         }
         return ModelInfo(recipe.name, recipe.language, recipe.config, self.units, {}, provenance)
 
@@ -134,7 +135,7 @@ class Trainer:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn()) as progress:
+        with Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
             total = self.recipe.training.epochs
             task = progress.add_task(self.recipe.name, total=total, completed=self.epoch, note="")
             while self.epoch < total:

@@ -21,6 +21,10 @@ def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None
 
     Raises: ValueError where data is missing or `out` holds another run; OSError on a full disk.
     """
+    import matplotlib  # noqa: F401  # what the last minute needs is missed in the first
+    import onnxruntime  # noqa: F401
+    import onnxscript  # noqa: F401
+
     console = Console(stderr=True, highlight=False)
     trainer = Trainer(recipe, folders, out, cache)
     trainer.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,16 @@ class SceneMaker:
     def draw_spliced(self, rng: np.random.Generator, count: int) -> list[Slot]:
         """Pseudo-words: the model must learn that half of a word is no word."""
         alike = [frozenset(group.split()) for group in self.recipe.mix.alike]
+        pairs = [
+            (first, last)
+            for first, last in permutations(self.words, 2)
+            if not any({self.units[first], self.units[last]} <= group for group in alike)
+        ]
+        if count and not pairs:
+            raise ValueError("no two words to splice, or all are alike; set mix.spliced_percent to 0")
         slots: list[Slot] = []
-        while len(slots) < count:
-            first, last = (int(unit) for unit in rng.choice(list(self.words), size=2, replace=False))
-            if any({self.units[first], self.units[last]} <= group for group in alike):
-                continue
+        for _ in range(count):
+            first, last = pairs[rng.integers(len(pairs))]
             corpus, clip, _ = self.words[first][rng.integers(len(self.words[first]))]
             ending = self.words[last][rng.integers(len(self.words[last]))]
             slots.append(Slot(corpus, clip, UNKNOWN, ending[:2]))
