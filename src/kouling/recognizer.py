@@ -20,7 +20,7 @@ MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "en-commands"
 STEP_FILE = "step.onnx"
 # Silence that ends a recording, besides the lookahead: the encoder may say a word a little after it was spoken.
-FLUSH_S = 0.4
+FLUSH_S = 0.8
 # Encoder frames computed in one call where many are waiting (files); bounds memory whatever the portion.
 MAX_FRAMES_PER_CALL = 64
 

@@ -194,7 +194,10 @@ class Trainer:
         speech = torch.from_numpy(batches.speech[rows])
         lengths = torch.from_numpy(batches.lengths[rows])
         per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths)
-        running = losses.no_command(log_probs) * self.recipe.training.speech_weight
+        settings = self.recipe.training
+        second = min(round(1 / self.recipe.config.encoder_frame_s), log_probs.shape[1])
+        present = losses.unknown_words_present(log_probs, second) * settings.presence_weight
+        running = (losses.no_command(log_probs) + present) * settings.speech_weight
         loss = torch.where(speech, running, per_row).sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

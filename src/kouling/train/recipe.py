@@ -97,6 +97,7 @@ class Training:
     ema_epochs: float = 2.0  # time constant of the averaged weights, which are what is evaluated and saved
     reuse: int = 4  # epochs that a set of augmented features serves before it is drawn anew
     speech_weight: float = 0.2  # of the loss of running speech
+    presence_weight: float = 1.0  # therein, of hearing an unknown word every second
     threads: int = 0  # 0: all cores
 
     def __post_init__(self) -> None:
