@@ -226,7 +226,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 value.uniform_(0.3, 2.0)
     weights = {k: v.half().numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     folder = tmp_path_factory.mktemp("tiny")
-    provenance = {"parameters": sum(value.size for value in weights.values()), "validation": {"accuracy": 12.5}}
+    provenance = {"parameters": sum(value.size for value in weights.values()), "accuracy": 0.125}
     info = ModelInfo("tiny", "en", config, units, {"threshold": 0.3}, provenance)
     checkpoint.save(folder / "model.safetensors", info, weights)
     command = [sys.executable, "-W", "error", "-m", "kouling", "export", folder / "model.safetensors"]

@@ -339,11 +339,11 @@ def test_models_lists_what_is_installed(run: Run, installed: Path) -> None:
         "commands": ["go", "stop", "left"],
         "parameters": row["parameters"],
         "bytes": (installed / "step.onnx").stat().st_size,
-        "accuracy": 12.5,
+        "accuracy": 0.125,
     }
     assert row["parameters"] > 1000
     outcome = run("models")
-    assert outcome.status == 0 and all(part in outcome.out for part in ("tiny", "12.50 %", "0.1 MB", "stop"))
+    assert outcome.status == 0 and all(part in outcome.out for part in ("tiny", "12.50%", "0.1 MB", "stop"))
 
 
 def test_models_without_any_is_an_empty_list(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,6 +384,7 @@ def test_evaluate_shows_a_table(run: Run, clips: Path) -> None:
     outcome = run("evaluate", clips)
     assert (outcome.status, outcome.err) == (0, "")
     assert "75.00% of 4 clips" in outcome.out and "50.0%" in outcome.out and "high 1" in outcome.out
+    assert "of 3 commands reported at 100% on average, 67% were right" in outcome.out
 
 
 @pytest.mark.usefixtures("fake")
@@ -436,6 +437,11 @@ def test_a_stream_is_shown_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         ["--snr", "10", "--noise", "nowhere"],
         ["--snr"],
         ["--bogus"],
+        ["--stream", "1", "--running"],
+        ["--stream", "1", "--gain", "3"],
+        ["--running", "--gain", "3"],
+        ["--running", "--snr", "3"],
+        ["--running", "--noise", "."],
     ],
     ids=" ".join,
 )
@@ -537,6 +543,16 @@ def test_train_passes_on_what_it_is_given(run: Run, tmp_path: Path, monkeypatch:
     ((recipe, folders, out, cache),) = called
     assert recipe.name == "tiny"
     assert (folders, out, cache) == ([Path("a"), Path("b")], Path("o"), Path("c"))
+
+
+def test_train_writes_its_validation_part_instead(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="training needs torch", exc_type=ImportError)
+    called: list[Any] = []
+    monkeypatch.setattr("kouling.train.run.run", lambda *arguments: called.append("run"))
+    monkeypatch.setattr("kouling.train.validation.write_validation", lambda *arguments: called.append(arguments[1:]))
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    assert run("train", "recipe.toml", "--data", "a", "--cache", "c", "--validation", "v").status == 0
+    assert called == [([Path("a")], Path("c"), Path("v"))]
 
 
 @pytest.mark.parametrize("verb", [["train", "recipe.toml"], ["export", "m.safetensors", "--target", "onnx", "-o", "x"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -310,6 +311,8 @@ def test_the_command_s_threshold_comes_before_the_set_s_and_that_before_the_mode
         {"confidence_bias": math.nan},
         {"settle_s": -0.1},
         {"settle_s": math.inf},
+        {"isolation_s": -1.0},
+        {"isolation_s": math.nan},
         {"refractory_s": math.nan},
         {"max_gap_s": -1.0},
         {"max_command_duration_s": 0.0},
@@ -322,6 +325,52 @@ def test_impossible_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"decoder.{next(iter(settings))}.* allowed: ") as caught:
         DecoderConfig(**settings)
     assert len(str(caught.value).splitlines()) == 1
+
+
+# Isolation
+
+
+@pytest.mark.parametrize(
+    ("unknown_at", "expected"),
+    [
+        (40 - 1, []),  # right before it
+        (40 - 25, []),  # 1 s before it
+        (40 - 26, ["go"]),
+        (40 + 1, []),  # while it is decided
+        (40 + SETTLE + 1, ["go"]),
+    ],
+)
+def test_a_command_among_unknown_words_is_not_meant_as_one(unknown_at: int, expected: list[str]) -> None:
+    log_probs = spikes(60, (unknown_at, UNKNOWN), (40, "go"))
+    assert names(listening("go", isolation_s=1.0), log_probs) == expected
+    assert names(listening("go"), log_probs) == ["go"]  # off
+
+
+def test_a_doubtful_unknown_word_makes_the_command_as_doubtful() -> None:
+    decoder = listening("go", isolation_s=1.0, threshold=0.02)
+    (heard,) = decoder.accept(spikes(40, (10, UNKNOWN, 0.4), (20, "go", 0.9)))
+    assert heard.confidence == pytest.approx(0.6 * 0.9, abs=1e-3)
+    decoder.reset()
+    (heard,) = decoder.accept(spikes(40, (20, "go", 0.9), (22, UNKNOWN, 0.4)))
+    assert heard.confidence == pytest.approx(0.6 * 0.9, abs=1e-3)
+
+
+def test_a_phrase_is_alone_if_nothing_is_said_before_its_first_word() -> None:
+    decoder = listening("go left", isolation_s=1.0)
+    assert names(decoder, spikes(60, (20, "go"), (40, "left"))) == ["go left"]
+    decoder.reset()
+    assert names(decoder, spikes(60, (10, UNKNOWN), (20, "go"), (40, "left"))) == []  # the second is 1.2 s behind it
+
+
+def test_other_commands_are_no_unknown_words() -> None:
+    decoder = listening("go", "stop", isolation_s=1.0)
+    assert names(decoder, spikes(60, (10, "stop"), (20, "left"), (30, "go"))) == ["stop", "go"]
+
+
+def test_a_model_without_the_unknown_unit_hears_as_if_isolation_were_off() -> None:
+    units = (BLANK, "a", "b")
+    log_probs = spikes(40, (10, "b"), (20, "a"), units=units)
+    assert names(listening("a", units=units, isolation_s=1.0), log_probs) == ["a"]
 
 
 # Times
@@ -363,7 +412,8 @@ def busy(num_frames: int, seed: int) -> LogProbs:
 
 
 def busy_decoder() -> Decoder:
-    return listening("go", "stop", "go left", "go left now", "stop stop", "please", "right (now|please)")
+    phrases = ("go", "stop", "go left", "go left now", "stop stop", "please", "right (now|please)")
+    return listening(*phrases, isolation_s=0.3)
 
 
 def whole(decoder: Decoder, log_probs: LogProbs) -> list[Command]:
@@ -405,7 +455,7 @@ def state_size(decoder: Decoder) -> int:
     fields = [value for name, value in vars(decoder).items() if name != "last_heard"]
     arrays = [value for value in fields if isinstance(value, np.ndarray)]
     return sum(array.size for array in arrays) + sum(
-        len(value) for value in fields if isinstance(value, dict | list | set | tuple)
+        len(value) for value in fields if isinstance(value, dict | list | set | tuple | deque)
     )
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        if sys.stdout:  # None where it is closed
+            sys.stdout.flush()  # here, where a failure can still be told
         return status
     except (ValueError, FileNotFoundError) as error:
         return complain(error, WRONG_INPUT)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # or Python complains when it flushes at exit
+        discard_output()
         return DONE
     except OSError as error:
+        discard_output()
         return complain(error, FAILED)
     except KeyboardInterrupt:
         return 130
+
+
+def discard_output() -> None:
+    """Drop what is not written yet, where it cannot be; or Python complains when it flushes at exit."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def complain(error: Exception | str, status: int) -> int:
@@ -41,8 +54,14 @@ def complain(error: Exception | str, status: int) -> int:
     return status
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other error, in place of the usage."""
+        self.exit(WRONG_INPUT, f"kouling: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="kouling", description="Hears voice commands: listen, measure, train.")
+    top = Parser(prog="kouling", description="Hears voice commands: listen, measure, train.")
     top.add_argument("--version", action="version", version=f"kouling {__version__}")
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -114,6 +133,8 @@ def listen(options: argparse.Namespace) -> int:
     for file in options.files:
         try:
             if file == "-":
+                if sys.stdin is None:
+                    raise ValueError("-: stdin is closed")
                 live(heard_by, "-", audio.pcm_stream(sys.stdin.buffer), options.json)
             else:
                 recording(heard_by, file, options.json)
@@ -211,6 +232,8 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
     except KeyboardInterrupt:
         return complain(f"stopped; the same command goes on from the last full epoch, in {out}", 130)
+    except FileNotFoundError:  # of the user's input
+        raise
     except OSError as error:
         return complain(f"training stopped: {error}; the last good checkpoint is in {out}", FAILED)
     return DONE

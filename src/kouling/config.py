@@ -214,6 +214,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not valid TOML: {error}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: not UTF-8 text at byte {error.start}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def from_dict(table: dict[str, Any]) -> Config:

@@ -46,6 +46,19 @@ class DecoderConfig:
         for name, most in (("threshold", 1), ("confidence_slope", 100)):
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0, at most {most}")
+        if not -100 <= self.confidence_bias <= 100:
+            raise ValueError(f"decoder.confidence_bias is {self.confidence_bias}; allowed: -100 to 100")
+        for name in ("refractory_s", "max_gap_s", "settle_s", "isolation_s"):
+            if not 0 <= getattr(self, name) <= 60:
+                raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: 0 to 60")
+        if not 0 < self.max_command_duration_s <= 60:
+            raise ValueError(
+                f"decoder.max_command_duration_s is {self.max_command_duration_s}; allowed: above 0, at most 60"
+            )
+        for name in ("onset_s", "offset_s"):
+            for unit, lag_s in getattr(self, name).items():
+                if type(lag_s) not in (int, float) or not -60 <= lag_s <= 60:
+                    raise ValueError(f"decoder.{name} of {unit!r} is {lag_s!r}; allowed: -60 to 60")
 
     def confidence(self, probability: float) -> float:
         """The calibrated confidence of a phrase of this probability."""
@@ -74,8 +87,6 @@ class PhraseTree:
         self.unit = np.array(unit, dtype=np.int64)
         self.parent = np.array(parent, dtype=np.int64)
         self.command = np.array(command, dtype=np.int64)  # index of the command that ends here, or -1
-        self.continues = np.zeros(len(unit), dtype=bool)  # a longer phrase goes on from here
-        self.continues[self.parent[1:]] = True
         self.starts = self.parent == 0  # first unit of a phrase
         self.first_unit = self.unit.copy()
         self.depth = np.zeros(len(unit), dtype=np.int64)
@@ -83,6 +94,15 @@ class PhraseTree:
             self.depth[node] = self.depth[self.parent[node]] + 1
             if parent[node]:
                 self.first_unit[node] = self.first_unit[parent[node]]
+        # Of each end of a phrase from which a longer one goes on: the nodes beyond it.
+        beyond: dict[int, list[int]] = {}
+        for node in range(1, len(unit)):
+            above = parent[node]
+            while above:
+                if command[above] >= 0:
+                    beyond.setdefault(above, []).append(node)
+                above = parent[above]
+        self.beyond = {node: np.array(nodes, dtype=np.int64) for node, nodes in beyond.items()}
         # A unit that follows itself needs a blank in between.
         self.repeats = self.unit == self.unit[self.parent]
 
@@ -242,17 +262,11 @@ class Decoder:
     def _unsettled(self, candidate: Candidate) -> bool:
         """Whether a longer phrase may still grow out of this one."""
         node = candidate.node
-        return bool(
-            self.tree.continues[node]
-            and node not in self.open  # said again: what may follow now follows that
-            and self.frame - candidate.spike <= self.max_gap
-            and self.said[node] + self.rest[node] + self._beyond(node) > 0.1
-        )
-
-    def _beyond(self, node: int) -> float:
-        """Probability that the phrase of this node has been continued, of the deepest continuation."""
-        inside = self.tree.parent == node
-        return float((self.said + self.rest)[inside].max(initial=0.0))
+        if node not in self.tree.beyond or node in self.open:  # said again: what may follow now follows that
+            return False
+        alive = self.said + self.rest
+        resting = alive[node] if self.frame - candidate.spike <= self.max_gap else 0.0
+        return bool(resting + alive[self.tree.beyond[node]].max() > 0.1)
 
     def _confidence(self, candidate: Candidate) -> float:
         return self.config.confidence(min(candidate.probability, 1.0) * candidate.alone)

@@ -109,7 +109,9 @@ def models(rows: list[dict[str, Any]]) -> None:
         accuracy = f"{row['accuracy']:.2%}" if row["accuracy"] is not None else "-"
         size = f"{row['bytes'] / 1e6:.1f} MB"
         parameters = f"{row['parameters'] / 1e6:.2f} M" if row["parameters"] is not None else "-"
-        table.add_row(row["name"], row["language"], parameters, size, accuracy, escape(" ".join(row["commands"])))
+        table.add_row(
+            escape(row["name"]), escape(row["language"]), parameters, size, accuracy, escape(" ".join(row["commands"]))
+        )
     console.print(table)
 
 
@@ -123,6 +125,6 @@ def progress(description: str, total: int | None = None, shown: bool = True) -> 
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, transient=True, disable=not shown) as bar:
+    with Progress(*columns, console=errors, transient=True, disable=not (shown and errors.is_terminal)) as bar:
         task: TaskID = bar.add_task(description, total=total)
         yield lambda done: bar.update(task, completed=done)

@@ -162,6 +162,31 @@ def test_no_command_is_right_for_silence_and_unknown_words_and_wrong_for_command
     assert result.to_dict()["confusions"]["go"] == {"_unknown_": 1}
 
 
+def test_reliability_sets_what_was_reported_beside_what_was_right() -> None:
+    result = Evaluation()
+    for label, decided, confidence in [
+        ("go", "go", 0.92),
+        ("go", "stop", 0.94),
+        ("_unknown_", "go", 0.9),
+        ("stop", "stop", 0.9),
+        ("stop", "stop", 1.0),
+        ("stop", "stop", 0.96),
+        ("stop", "go", 0.3),
+    ]:
+        result.add(label, decided, confidence)
+    result.add("go", None)  # nothing reported
+    first, last = result.reliability((0.5, 0.9, 0.95, 1.0))
+    assert first == (pytest.approx(0.915), 0.5, 4)
+    assert last == (pytest.approx(0.98), 1.0, 2)
+    assert Evaluation().reliability() == []
+
+
+def test_evaluation_keeps_the_confidence_of_each_command(heard_by: Recognizer, clips: Path) -> None:
+    ((confidence, right, count),) = evaluate(heard_by, clips).reliability((0.5, 1.0))
+    assert count == 8 and right == 5 / 8  # of the eight clips in which a command was heard
+    assert 0.99 < confidence <= 1
+
+
 def test_asking_for_a_label_that_is_not_there_adds_none() -> None:
     result = Evaluation()
     result.add("go", "go")

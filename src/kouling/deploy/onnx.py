@@ -45,7 +45,10 @@ class OnnxRunner:
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ValueError(f"{path}: an ONNX model, but not one of kouling")
-        self.info = ModelInfo.from_json(metadata[METADATA_KEY])
+        try:
+            self.info = ModelInfo.from_json(metadata[METADATA_KEY])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         self._inputs = self._session.get_inputs()
         self._outputs = [output.name for output in self._session.get_outputs()]
 
@@ -80,6 +83,7 @@ def export(checkpoint_path: Path, output: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would report that torchvision is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and logs that torchvision is not there
         program = torch.onnx.export(
             step.Step(encoder),
             (features, *state),

@@ -23,10 +23,12 @@ def build(info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> Encoder:
         key: torch.from_numpy(np.asarray(value, dtype=np.float32 if value.dtype == np.float16 else value.dtype))
         for key, value in weights.items()
     }
-    missing, unexpected = encoder.load_state_dict(tensors, strict=False)
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise ValueError(f"{info.name}: weights do not fit the configuration: {', '.join([*missing, *unexpected][:4])}")
+    expected = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
+    shapes = [{key: value.shape for key, value in each.items()} for each in (expected, tensors)]
+    unfit = [key for key in {**expected, **tensors} if shapes[0].get(key) != shapes[1].get(key)]
+    if unfit:
+        raise ValueError(f"{info.name}: weights do not fit the configuration: {', '.join(unfit[:4])}")
+    encoder.load_state_dict(tensors, strict=False)
     return encoder.eval()
 
 

@@ -58,7 +58,7 @@ class Evaluation:
         return right / max(self.clips, 1)
 
     def recall(self, label: str) -> float:
-        counts = self.decided[label]
+        counts = self.decided.get(label, Counter())
         return counts[label] / max(sum(counts.values()), 1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,8 +78,11 @@ def disturbance(gain_db: float = 0.0, snr_db: float | None = None, noises: Path 
     """A function (samples, name) -> samples: noise added at an SNR to the speech, then a gain, clipped to 16 bits.
 
     The noise is pink, or cut from the recordings in `noises`; which, and where, depends only on the clip's name.
-    Raises: ValueError where `noises` holds no recording.
+    Raises: ValueError where `noises` holds no recording, and for levels that no recording has.
     """
+    for level_db in (gain_db, 0.0 if snr_db is None else snr_db):
+        if not -200 <= level_db <= 200:
+            raise ValueError(f"gain and SNR are {gain_db} and {snr_db} dB; allowed: -200 to 200")
     recordings = [audio.read(file, name) for _, name, file in labelled(noises)] if noises else []
 
     def apply(samples: NDArray[np.int16], name: str) -> NDArray[np.int16]:

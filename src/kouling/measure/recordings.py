@@ -53,6 +53,12 @@ def _in_tar(path: Path) -> Iterator[tuple[str, str, BinaryIO]]:
                     content = archive.extractfile(member)
                     assert content is not None
                     yield name.parent.name, f"{name.parent.name}/{name.name}", BytesIO(content.read())
+            assert archive.fileobj is not None
+            archive.fileobj.seek(archive.offset)  # a damaged header ends the loop as the end of the archive does
+            if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError(f"damaged after {archive.offset} bytes")
+            while archive.fileobj.read(2**20):  # to its end, where a compressed one is checked
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         reason = str(error).splitlines()[0].rstrip(":")  # tarfile adds a line for each way that it tried
         raise ValueError(f"{path}: neither a folder nor a readable tar: {reason}") from None

@@ -20,6 +20,7 @@ from kouling.recognizer import Recognizer
 
 # An event counts as the command whose time it overlaps, give or take this much.
 TOLERANCE_S = 0.3
+LONGEST_MINUTES = 24 * 60  # of a stream, which is made in memory
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,14 @@ def compose(
     """A stream of `count` commands drawn from the clips of `folder`, spread over `minutes`, in noise throughout.
 
     The noise, recordings from `noises` one after the other or pink, is `snr_db` below the mean level of the speech.
+    Clips are said again where there are fewer.
     Raises: ValueError where the folder holds no clip of a command, or the commands do not fit.
     """
-    if count < 1 or minutes <= 0:
-        raise ValueError(f"a stream of {count} commands in {minutes} minutes; allowed: 1 or more, in more than 0")
+    if not 0 < minutes <= LONGEST_MINUTES or count < 1 or not -200 <= snr_db <= 200:
+        raise ValueError(
+            f"{count} commands in {minutes} minutes at {snr_db} dB; "
+            f"allowed: 1 or more, up to {LONGEST_MINUTES} minutes, -200 to 200 dB"
+        )
     rng = np.random.default_rng(seed)
     clips = [(label_of(label, names), name, file) for label, name, file in labelled(folder)]
     clips = [clip for clip in clips if clip[0] in names]
@@ -69,7 +74,7 @@ def compose(
     slot = total // count
     stream = np.zeros(total, dtype=np.float32)
     spoken, powers = [], []
-    for number, index in enumerate(rng.permutation(len(clips))[:count]):
+    for number, index in enumerate(np.resize(rng.permutation(len(clips)), count)):
         label, name, file = clips[index]
         samples = audio.read(file, name)
         if len(samples) > slot:

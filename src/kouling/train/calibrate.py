@@ -151,12 +151,12 @@ def fit_logistic(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -
 def choose_threshold(
     decisions: Sequence[tuple[str, Sequence[tuple[str, float]]]], alarms: NDArray[np.float64], hours: float
 ) -> float:
-    """The lowest threshold at which running speech gives at most FALSE_ALARMS_PER_HOUR; but of those, 0.2 to 0.95, that
+    """The lowest threshold at which running speech gives at most FALSE_ALARMS_PER_HOUR; but of those, 0.05 to 0.95, that
     cost no more than MAX_LOSS of the accuracy on single clips.
 
     decisions: for each clip its word, or "" where there is none, and what was heard: (unit, confidence).
     """
-    candidates = [round(0.2 + 0.05 * step, 2) for step in range(16)]
+    candidates = [round(0.05 + 0.05 * step, 2) for step in range(19)]
 
     def right(label: str, heard: Sequence[tuple[str, float]], threshold: float) -> bool:
         unit, confidence = max(heard, key=lambda event: event[1], default=("", 0.0))

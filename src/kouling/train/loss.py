@@ -23,7 +23,7 @@ def unknown_words_present(log_probs: Tensor, window: int) -> Tensor:
     """-log of the probability that every `window` frames hold an unknown word, per row (B,): for running speech, so
     that the decoder can tell a word in its midst from one that stands alone."""
     absent = torch.log1p(-log_probs[..., 1].exp().clamp(max=1 - 1e-6))
-    windows = absent[:, : absent.shape[1] // window * window].unflatten(1, (-1, window)).sum(dim=2)
+    windows = absent[:, : absent.shape[1] // window * window].reshape(len(absent), -1, window).sum(dim=2)
     return -torch.log(-torch.expm1(windows.clamp(max=-1e-4))).sum(dim=1)
 
 
