@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
-from kouling.encoder import Encoder
+from kouling.encoder import BlockState, Encoder, EncoderState
 from kouling.train import loss as losses
 from kouling.train.augment import mask_features
 from kouling.train.recipe import Recipe
@@ -57,6 +57,7 @@ class Trainer:
         self.scenes = SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(VALIDATION_S)
         self.group: tuple[int, list[Batches]] | None = None
+        self.carried: EncoderState | None = None
 
     def resume(self) -> None:
         """Go on from `state.pt`, if there is one."""
@@ -169,6 +170,7 @@ class Trainer:
             raise ValueError("too few clips for one batch of 8 scenes; give more recordings, or fewer slots per scene")
         plan = [plan[i] for i in rng.permutation(len(plan))]
         self.model.train()
+        self.carried = None  # a resumed run has none either
         losses_seen = []
         for done, (number, rows_chosen) in enumerate(plan):
             progress = (self.epoch + done / len(plan)) / settings.epochs
@@ -186,11 +188,15 @@ class Trainer:
 
     def train_step(self, batches: Batches, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
         features = batches.features[rows].astype(np.float32)
-        # A few frames later or earlier: the stem must not care where in a step a word begins.
-        features = np.roll(features, int(rng.integers(self.recipe.config.encoder.subsampling)), axis=1)
         mask_features(features, rng, self.recipe.augment)
+        # Silence of any length before and after: neither the phase of a step nor the length of a slot tells anything.
+        subsampling = self.recipe.config.encoder.subsampling
+        extra = subsampling * int(rng.integers(self.recipe.training.padding_frames // subsampling + 1))
+        before = int(rng.integers(extra + 1))
+        features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
         with torch.autocast("cpu", torch.bfloat16):
-            log_probs, _ = self.model(torch.from_numpy(features), self.model.initial_state(len(rows)))
+            log_probs, state = self.model(torch.from_numpy(features), self.initial_state(len(rows), rng))
+        self.carried = map_state(lambda tensor: tensor.detach().to(reference_type(tensor)), state)
         speech = torch.from_numpy(batches.speech[rows])
         lengths = torch.from_numpy(batches.lengths[rows])
         per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths)
@@ -205,6 +211,14 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         return float(loss.detach())
+
+    def initial_state(self, rows: int, rng: np.random.Generator) -> EncoderState:
+        """A fresh state, or what the last batch left behind, in another order: most of a stream is not its beginning,
+        and a model that only ever starts afresh learns to say its words at a fixed time after the start."""
+        if self.carried is None or rng.random() * 100 >= self.recipe.training.carry_percent:
+            return self.model.initial_state(rows)
+        chosen = torch.from_numpy(rng.integers(len(self.carried.frames_seen), size=rows))
+        return map_state(lambda tensor: tensor[chosen], self.carried)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
@@ -240,6 +254,16 @@ class Trainer:
             "unknown": percent(targets == 1),
             "noise": percent(targets == 0),
         }
+
+
+def map_state(change: Callable[[Tensor], Tensor], state: EncoderState) -> EncoderState:
+    blocks = tuple(BlockState(*(change(tensor) for tensor in block)) for block in state.blocks)
+    return EncoderState(change(state.stem), blocks, change(state.frames_seen))
+
+
+def reference_type(tensor: Tensor) -> torch.dtype:
+    """Autocast leaves halves in the state; it is carried on in full."""
+    return torch.float32 if tensor.is_floating_point() else tensor.dtype
 
 
 def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:

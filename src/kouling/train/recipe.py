@@ -98,6 +98,8 @@ class Training:
     reuse: int = 4  # epochs that a set of augmented features serves before it is drawn anew
     speech_weight: float = 0.2  # of the loss of running speech
     presence_weight: float = 1.0  # therein, of hearing an unknown word every second
+    carry_percent: float = 75.0  # of batches that go on from the state of the one before, as in a stream
+    padding_frames: int = 50  # at most this much silence around a scene
     threads: int = 0  # 0: all cores
 
     def __post_init__(self) -> None:
