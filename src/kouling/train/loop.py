@@ -236,10 +236,14 @@ class Trainer:
         model.load_state_dict(self.averaged)
         features, targets = self.valid
         decided = []
+        state: EncoderState | None = None
         with torch.autocast("cpu", torch.bfloat16):
             for i in range(0, len(features), 256):
                 batch = torch.from_numpy(features[i : i + 256].astype(np.float32))
-                log_probs: Tensor = model(batch, model.initial_state(len(batch)))[0]
+                # All but the first go on from what others left behind, as the middle of a stream does.
+                begun = model.initial_state(len(batch)) if state is None else first_rows(state, len(batch))
+                log_probs, state = model(batch, begun)
+                state = map_state(lambda tensor: tensor.to(reference_type(tensor)), state)
                 decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).numpy())
         units = np.maximum(np.concatenate(decided), 1) if decided else np.zeros(0, dtype=np.int64)
         right = units == np.maximum(targets, 1)  # silence and unknown need not be told apart
@@ -259,6 +263,10 @@ class Trainer:
 def map_state(change: Callable[[Tensor], Tensor], state: EncoderState) -> EncoderState:
     blocks = tuple(BlockState(*(change(tensor) for tensor in block)) for block in state.blocks)
     return EncoderState(change(state.stem), blocks, change(state.frames_seen))
+
+
+def first_rows(state: EncoderState, rows: int) -> EncoderState:
+    return map_state(lambda tensor: tensor[:rows], state)
 
 
 def reference_type(tensor: Tensor) -> torch.dtype:
