@@ -26,8 +26,8 @@ demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in exampl
 	@.venv/bin/kouling listen --model zh-commands $(sort $(wildcard examples/zh-*.ogg examples/zh-*.wav examples/zh-*.flac))
 
 test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy --strict src
 	$(BIN)/pytest
 

@@ -197,6 +197,14 @@ def test_the_refractory_time_of_the_set_comes_before_that_of_the_model(refractor
     assert names(decoder, spikes(60, (5, "go"), (25, "go"))) == twice  # 0.8 s apart
 
 
+def test_a_command_that_never_settles_is_decided_all_the_same() -> None:
+    decoder = listening("go", refractory_s=1.0)
+    stuttered = spikes(100, *((frame, "go", 0.6) for frame in range(5, 100, 2)))
+    frames = [frame for _, frame in hear(decoder, stuttered)]
+    assert frames[0] <= 5 + 4 * SETTLE + 1
+    assert len(frames) == 3  # one a second, the refractory time, and the last at the end
+
+
 # Phrases
 
 
@@ -438,6 +446,31 @@ def test_a_reset_decoder_equals_a_fresh_one() -> None:
     assert decoder.accept(busy(337, 1))
     decoder.reset()
     assert whole(decoder, busy(1500, 0)) == whole(busy_decoder(), busy(1500, 0))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ((9, "go"),),  # being said
+        ((7, "go"),),  # settling
+        ((2, "go"),),  # heard, and not again so soon
+        ((8, "left"),),  # half a phrase
+        ((2, "please"),),  # waiting for more
+        ((8, UNKNOWN),),
+    ],
+)
+def test_reset_forgets_all_that_is_under_way(said: tuple[tuple[int, str], ...]) -> None:
+    log_probs = spikes(40, (0, "go"), (12, "please"), (20, "now"), (28, "now"))
+
+    def decoder() -> Decoder:
+        return listening("go", "left now", "left go", "please", "please now", isolation_s=0.3)
+
+    expected = whole(decoder(), log_probs)
+    assert [command.name for command in expected] == ["go", "please now"]
+    used = decoder()
+    used.accept(spikes(10, *said))
+    used.reset()
+    assert whole(used, log_probs) == expected
 
 
 def test_one_decoder_does_not_disturb_another() -> None:
