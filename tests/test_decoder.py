@@ -455,7 +455,7 @@ def test_a_reset_decoder_equals_a_fresh_one() -> None:
         ((7, "go"),),  # settling
         ((2, "go"),),  # heard, and not again so soon
         ((8, "left"),),  # half a phrase
-        ((2, "please"),),  # waiting for more
+        ((5, "please"),),  # waiting for more
         ((8, UNKNOWN),),
     ],
 )

@@ -104,7 +104,7 @@ def test_finish_hears_a_word_that_is_cut_at_the_end(fake_runner: FakeRunner, tun
 
 
 def test_finish_hears_a_command_that_might_have_gone_on(fake_runner: FakeRunner, tune: Tune) -> None:
-    runner = fake_runner()
+    runner = fake_runner(max_gap_s=3.0)  # longer than the silence behind a recording
     table = {"command": [{"name": "low"}, {"name": "low high"}]}
     heard_by = Recognizer(runner, commands.parse(table, runner.info.units, "set"))
     assert heard_by.accept(tune("low")) == []

@@ -35,6 +35,8 @@ class DecoderConfig:
     settle_s: float = 0.16  # a command is decided when its probability has not grown for this long
     # A command is meant as one only if no unknown word is heard this long before it, nor while it is decided. 0: off.
     isolation_s: float = 0.0
+    # A stream begins as if this much silence had gone before: models trained on streams hear best in the midst of one.
+    priming_s: float = 4.0
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
     confidence_slope: float = 1.0
     confidence_bias: float = 0.0
@@ -48,7 +50,7 @@ class DecoderConfig:
                 raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0, at most {most}")
         if not -100 <= self.confidence_bias <= 100:
             raise ValueError(f"decoder.confidence_bias is {self.confidence_bias}; allowed: -100 to 100")
-        for name in ("refractory_s", "max_gap_s", "settle_s", "isolation_s"):
+        for name in ("refractory_s", "max_gap_s", "settle_s", "isolation_s", "priming_s"):
             if not 0 <= getattr(self, name) <= 60:
                 raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: 0 to 60")
         if not 0 < self.max_command_duration_s <= 60:

@@ -21,8 +21,6 @@ DEFAULT_MODEL = "en-commands"
 STEP_FILE = "step.onnx"
 # Silence that ends a recording, besides the lookahead: the encoder may say a word a little after it was spoken.
 FLUSH_S = 0.8
-# A stream begins as if this much silence had gone before; the encoder hears best in the midst of one.
-PRIMING_S = 4.0
 # Encoder frames computed in one call where many are waiting (files); bounds memory whatever the portion.
 MAX_FRAMES_PER_CALL = 64
 
@@ -55,7 +53,7 @@ class Recognizer:
         shift_s = config.features.frame_shift_ms / 1000
         settings = overlay_decoder(self.info)
         first_frame_s = -config.encoder.lookahead * shift_s
-        self._primed = self._after_silence()
+        self._primed = self._after_silence(settings.priming_s)
         self._decoder = Decoder(self.info.units, self.command_set, settings, config.encoder_frame_s, first_frame_s)
         self.reset()
 
@@ -66,11 +64,13 @@ class Recognizer:
         self._state = self._primed
         self._features = np.zeros((0, self.info.config.features.num_mels), dtype=np.float32)
 
-    def _after_silence(self) -> Any:
-        """The state of a stream that was silent for PRIMING_S: there is then no beginning to take bearings from."""
+    def _after_silence(self, silence_s: float) -> Any:
+        """The state of a stream that was silent so far: there is then no beginning to take bearings from."""
         config = self.info.config
         step = config.encoder.streaming_step_size
-        frames = round(PRIMING_S * 1000 / config.features.frame_shift_ms) // step * step
+        frames = round(silence_s * 1000 / config.features.frame_shift_ms) // step * step
+        if not frames:
+            return self.runner.initial_state()
         return self.runner.step(
             np.zeros((frames, config.features.num_mels), dtype=np.float32), self.runner.initial_state()
         )[1]
