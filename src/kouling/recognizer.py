@@ -87,26 +87,26 @@ class Recognizer:
 
     def finish(self) -> list[Command]:
         """The stream has ended: decide what is still open. Then `reset` before the next one."""
-        encoder = self.info.config.encoder
-        step = encoder.streaming_step_size
-        frames = encoder.lookahead + round(FLUSH_S * 1000 / self.info.config.features.frame_shift_ms) + step
-        frames -= (len(self._features) + frames) % step
         heard = []
-        for log_probs in self._log_probs(np.zeros((frames, self._features.shape[1]), dtype=np.float32)):
+        for log_probs in self._log_probs(self._ending()):
             heard += self._decoder.accept(log_probs)
         return heard + self._decoder.flush()
 
     def log_probs(self, samples: NDArray[Any]) -> NDArray[np.float32]:
         """(N, V) of a whole recording, flush included; for measuring. Leaves the recogniser reset."""
         self.reset()
-        encoder = self.info.config.encoder
         features = self._log_mel.accept(as_int16(samples))
-        flush = encoder.lookahead + round(FLUSH_S * 1000 / self.info.config.features.frame_shift_ms)
-        flush += -(len(features) + flush) % encoder.streaming_step_size
-        padded = np.concatenate([features, np.zeros((flush, features.shape[1]), dtype=np.float32)])
-        result = np.concatenate(list(self._log_probs(padded)))
+        result = np.concatenate([*self._log_probs(features), *self._log_probs(self._ending())])
         self.reset()
         return result
+
+    def _ending(self) -> NDArray[np.float32]:
+        """The silence that ends a recording, up to a whole step with what is waiting."""
+        config = self.info.config
+        step = config.encoder.streaming_step_size
+        frames = config.encoder.lookahead + round(FLUSH_S * 1000 / config.features.frame_shift_ms) + step
+        frames -= (len(self._features) + frames) % step
+        return np.zeros((frames, config.features.num_mels), dtype=np.float32)
 
     def _log_probs(self, features: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         """Run the encoder over whole steps; what is left waits for the next portion."""
