@@ -16,64 +16,16 @@ pytest.importorskip("torch", reason="training needs torch")
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
 
 from kouling import checkpoint  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
-from kouling.train import loop, loss  # noqa: E402
+from kouling.train import loop  # noqa: E402
 from kouling.train.loop import Trainer, parameter_groups, rate_at, start_from  # noqa: E402
 from kouling.train.recipe import Recipe  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]
 Train = Callable[..., Trainer]
-
-
-def random_log_probs(rows: int, frames: int, units: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return (3 * torch.randn(rows, frames, units, generator=generator)).log_softmax(dim=-1)
-
-
-# Losses
-
-
-@pytest.mark.parametrize("frames", [1, 2, 3, 17])
-def test_one_unit_scores_are_the_ctc_losses_of_single_units(frames: int) -> None:
-    log_probs = random_log_probs(3, frames, 6)
-    scores = loss.one_unit_scores(log_probs)
-    assert scores.shape == (3, 6)
-    lengths = torch.full((3,), frames)
-    for unit in range(6):
-        target = torch.full((3, 1), max(unit, 1))
-        said = torch.full((3,), 1 if unit else 0)  # unit 0: nothing is said
-        expected = -F.ctc_loss(log_probs.transpose(0, 1), target, lengths, said, blank=0, reduction="none")
-        torch.testing.assert_close(scores[:, unit], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_no_command_is_the_loss_of_frames_that_are_all_blank_or_unknown() -> None:
-    log_probs = random_log_probs(2, 5, 4)
-    expected = [-sum(float(frame[:2].exp().sum().log()) for frame in row) for row in log_probs]
-    torch.testing.assert_close(loss.no_command(log_probs), torch.tensor(expected), rtol=1e-5, atol=1e-5)
-    sure = torch.tensor([[[0.5, 0.5, 0.0, 0.0]], [[0.0, 0.0, 1.0, 0.0]]]).clamp(min=1e-20).log()
-    torch.testing.assert_close(loss.no_command(sure), torch.tensor([0.0, 45.358]), rtol=0, atol=1e-3)
-
-
-def test_ctc_adds_the_paths_of_each_row() -> None:
-    """Two frames, three units: what is said in row 0 is "2", in row 1 nothing, in row 2 "2 1"."""
-    log_probs = random_log_probs(3, 2, 3)
-    p = log_probs.exp()
-    expected = torch.stack([p[0, 0, 2] * (p[0, 1, 2] + p[0, 1, 0]) + p[0, 0, 0] * p[0, 1, 2], p[1, 0, 0] * p[1, 1, 0]])
-    targets, lengths = torch.tensor([[2, 0], [0, 0], [2, 1]]), torch.tensor([1, 0, 2])
-    per_row = loss.ctc(log_probs, targets, lengths)
-    torch.testing.assert_close(per_row[:2], -expected.log(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(per_row[2], -(p[2, 0, 2] * p[2, 1, 1]).log(), rtol=1e-5, atol=1e-5)
-
-
-def test_what_does_not_fit_into_the_frames_costs_nothing_rather_than_infinity() -> None:
-    log_probs = random_log_probs(1, 2, 4).requires_grad_()
-    per_row = loss.ctc(log_probs, torch.tensor([[1, 2, 3]]), torch.tensor([3]))
-    per_row.sum().backward()  # type: ignore[no-untyped-call]
-    assert per_row.tolist() == [0.0] and log_probs.grad is not None and not log_probs.grad.any()
 
 
 # Pieces of the loop

@@ -497,6 +497,11 @@ def test_a_scene_says_what_its_targets_say(tiny_recipe: MakeRecipe, data: Path, 
         alone = LogMel(maker.recipe.config.features).accept(slot.corpus.of(slot.clip))
         # The loudest of each band over time does not depend on where in the slot the word is.
         np.testing.assert_allclose(features.max(axis=0), alone.max(axis=0), atol=0.25)
+    energy = np.exp(batches.features[0].astype(np.float32) * maker.recipe.config.features.log_scale).mean(axis=1)
+    said = np.zeros(len(energy), dtype=bool)
+    for first, last in batches.spans[0]:
+        said[first:last] = True
+    assert 0.3 < said.mean() < 0.9 and energy[~said].mean() < 0.05 * energy[said].mean()
 
 
 def test_validation_hears_clips_as_they_are(maker: SceneMaker) -> None:

@@ -28,6 +28,10 @@ class ClipDraw:
     gain_db: float
     room: int | None
 
+    def heard_at(self, *samples: int) -> list[float]:
+        """Where samples of the clip are heard, in samples of what is rendered."""
+        return [(sample - self.offset) / self.speed for sample in samples]
+
 
 @dataclass(frozen=True)
 class NoiseDraw:

@@ -199,8 +199,10 @@ class Trainer:
         self.carried = map_state(lambda tensor: tensor.detach().to(reference_type(tensor)), state)
         speech = torch.from_numpy(batches.speech[rows])
         lengths = torch.from_numpy(batches.lengths[rows])
-        per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths)
         settings = self.recipe.training
+        spans = torch.from_numpy(batches.spans[rows])
+        in_time = losses.frames_in_time(spans, before, subsampling, log_probs.shape[1], settings.delay_frames)
+        per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths, in_time)
         second = min(round(1 / self.recipe.config.encoder_frame_s), log_probs.shape[1])
         present = losses.unknown_words_present(log_probs, second) * settings.presence_weight
         running = (losses.no_command(log_probs) + present) * settings.speech_weight

@@ -7,10 +7,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """Connectionist temporal classification (Graves et al. 2006), per row (B,). targets: (B, S), lengths: (B,)."""
+def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) -> Tensor:
+    """Connectionist temporal classification (Graves et al. 2006), per row (B,), over the alignments that say units only
+    in allowed frames, which bounds the delay of a word (Sak et al. 2015, arXiv:1507.06947, section 4).
+
+    targets: (B, S), lengths: (B,), allowed: (B, N) bool.
+    """
+    # All other frames must be blank. They enter `ctc_loss` as constants: its gradient is right only for normalised
+    # log-probabilities, so none may be masked.
+    forced = -log_probs[..., 0].masked_fill(allowed, 0.0).sum(dim=1)
+    blank = log_probs.new_full((log_probs.shape[2],), -1e4)
+    blank[0] = 0.0
+    free = torch.where(allowed[..., None], log_probs, blank)
     frames = torch.full((len(log_probs),), log_probs.shape[1], dtype=torch.int64)
-    return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, lengths, reduction="none", zero_infinity=True)
+    said = F.ctc_loss(free.transpose(0, 1), targets, frames, lengths, reduction="none", zero_infinity=True)
+    return forced + said
+
+
+def frames_in_time(spans: Tensor, shift: int, subsampling: int, num_frames: int, delay: int) -> Tensor:
+    """(B, N) whether an encoder frame may say a unit: it is made after the word's beginning, and at most `delay`
+    feature frames after its end. spans: (B, S, 2) first and last feature frame of each word, moved by `shift`; an empty
+    one, (0, 0), allows nothing."""
+    made = (torch.arange(num_frames) + 1) * subsampling - shift  # feature frames heard by then
+    first, last = spans[..., 0, None], spans[..., 1, None]  # (B, S, 1)
+    return ((made > first) & (made <= last + max(delay, subsampling)) & (last > first)).any(dim=1)
 
 
 def no_command(log_probs: Tensor) -> Tensor:

@@ -100,6 +100,7 @@ class Training:
     presence_weight: float = 1.0  # therein, of hearing an unknown word every second
     carry_percent: float = 75.0  # of batches that go on from the state of the one before, as in a stream
     padding_frames: int = 50  # at most this much silence around a scene
+    delay_frames: int = 30  # a word is said at most this long after its end
     threads: int = 0  # 0: all cores
 
     def __post_init__(self) -> None:

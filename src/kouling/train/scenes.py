@@ -38,6 +38,7 @@ class Batches:
     features: NDArray[np.float16]  # (R, T, M)
     targets: NDArray[np.int64]  # (R, slots), zeros at the end
     lengths: NDArray[np.int64]  # (R,)
+    spans: NDArray[np.int64]  # (R, slots, 2) feature frames between which each target is said, zeros at the end
     speech: NDArray[np.bool_]  # (R,) rows of running speech, which have no targets
 
 
@@ -149,6 +150,7 @@ class SceneMaker:
             np.zeros((count, frames, self.recipe.config.features.num_mels), dtype=np.float16),
             np.zeros((count, shape.slots), dtype=np.int64),
             np.zeros(count, dtype=np.int64),
+            np.zeros((count, shape.slots, 2), dtype=np.int64),
             np.arange(count) >= len(rows),
         )
         chunk = 128
@@ -157,7 +159,8 @@ class SceneMaker:
             for i in range(len(scenes)):
                 if first + i < len(rows):
                     row = rows[first + i]
-                    scenes[i] = self.render_words(rng, row, slot_length)
+                    scenes[i], spans = self.render_words(rng, row, slot_length)
+                    result.spans[first + i, : len(spans)] = np.reshape(spans, (-1, 2))
                     said = [slot.target for slot in row if slot.target]
                     result.targets[first + i, : len(said)] = said
                     result.lengths[first + i] = len(said)
@@ -168,9 +171,13 @@ class SceneMaker:
             result.features[first : first + len(scenes), : features.shape[1]] = features[:, :frames]
         return result
 
-    def render_words(self, rng: np.random.Generator, row: list[Slot], slot_length: int) -> NDArray[np.float32]:
+    def render_words(
+        self, rng: np.random.Generator, row: list[Slot], slot_length: int
+    ) -> tuple[NDArray[np.float32], list[tuple[int, int]]]:
+        """The samples of a scene, and the feature frames between which each of its words is said."""
         settings = self.recipe.augment
-        parts, powers = [], []
+        hop = self.recipe.config.features.hop_samples
+        parts, powers, spans = [], [], []
         for slot in row:
             if slot.corpus is None or slot.clip is None:
                 parts.append(np.zeros(slot_length, dtype=np.float32))
@@ -180,10 +187,13 @@ class SceneMaker:
                 other, ending = slot.ending
                 samples, clip = augment.splice(samples, clip, other.of(ending), ending, rng.uniform(0.35, 0.65))
             draw = augment.draw_clip(rng, clip, slot_length, settings)
+            start, end = np.clip(draw.heard_at(clip.speech_start, clip.speech_end), 0, slot_length)
+            before = len(parts) * slot_length
+            spans.append((int(before + start) // hop, int(before + end) // hop + 1))
             parts.append(augment.apply_clip(samples, slot_length, draw, self.rooms))
             powers.append((clip.speech_rms * 10 ** (draw.gain_db / 20)) ** 2)
         speech_rms = float(np.sqrt(np.mean(powers))) if powers else 0.0
-        return self.finish(rng, np.concatenate(parts), speech_rms, always_noise=not powers)
+        return self.finish(rng, np.concatenate(parts), speech_rms, always_noise=not powers), spans
 
     def render_speech(self, rng: np.random.Generator, length: int) -> NDArray[np.float32]:
         corpus, clip = self.speech[rng.integers(len(self.speech))]
