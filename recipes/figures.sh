@@ -16,3 +16,21 @@ case $recipe in *en-*) evaluate "$held/clips" --commands "$(dirname "$0")/../exa
 evaluate "$held/clips" --stream 10 --count 100 --snr 15
 evaluate "$held/clips" --stream 10 --count 100 --snr 15 --noise "$held/noise"
 evaluate "$held/speech" --running
+echo "--- 5 s of speech, heard whole, on one thread"
+python - "$model" "$held/speech" <<'PYTHON'
+import statistics, sys, time
+from pathlib import Path
+import kouling
+from kouling import audio
+
+recognizer = kouling.load(sys.argv[1])
+samples = audio.read(next(file for file in sorted(Path(sys.argv[2]).rglob("*.wav")) if file.stat().st_size > 2 * 80000))
+times = []
+for _ in range(50):
+    start = time.perf_counter()
+    recognizer.reset()
+    recognizer.accept(samples[:80000])
+    recognizer.finish()
+    times.append(1e3 * (time.perf_counter() - start))
+print(f"median {statistics.median(times):.1f} ms, slowest {max(times):.1f} ms of 50")
+PYTHON

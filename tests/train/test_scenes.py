@@ -24,6 +24,7 @@ from kouling.train.augment import ClipDraw, NoiseDraw, SceneDraw  # noqa: E402
 from kouling.train.data import Clip, Corpus, cut_pieces, load  # noqa: E402
 from kouling.train.recipe import Augment, Scenes, Source  # noqa: E402
 from kouling.train.scenes import SceneMaker, Slot, draw_evenly  # noqa: E402
+from kouling.train.sounds import calls  # noqa: E402
 
 MakeRecipe = Callable[..., Any]
 UNITS = (BLANK, UNKNOWN, "rise", "fall", "hum")
@@ -187,6 +188,27 @@ def test_drawing_a_scene_keeps_to_its_ranges_and_uses_them() -> None:
     assert {noise.color for noise in noises} == {None, 0.0, 1.0, 2.0}
     assert all(augment.draw_scene(rng, settings, always_noise=True).noise for _ in range(20))
     assert not any(augment.draw_scene(rng, replace(settings, noise_percent=0.0)).noise for _ in range(20))
+
+
+def test_recorded_noise_is_heard_where_it_is_loud() -> None:
+    """One bark in five seconds: every scene with this noise has some of it."""
+    samples = np.zeros(80000, dtype=np.int16)
+    samples[50000:53000] = 1000
+    clip = Clip(0, 80000, 50000, 53000, 1000.0, "dog", "bark")
+    for seed in range(50):
+        varied = augment.vary_noise(samples, clip, 16000, NoiseDraw(None, 0.0, 0.0, seed, speed=1 + seed / 50))
+        assert 14000 < len(varied) <= 32000 and (varied == 1000).sum() >= 1500 / (1 + seed / 50)
+
+
+def test_made_up_sounds_are_many_and_of_even_level() -> None:
+    heard = [calls(16000, seed) for seed in range(60)]
+    for sound in heard:
+        assert sound.shape == (16000,) and np.isfinite(sound).all() and loudness(sound) == pytest.approx(1, abs=1e-3)
+    np.testing.assert_array_equal(calls(16000, 3), heard[3])
+    peaks = [np.abs(np.fft.rfft(sound)).argmax() for sound in heard]  # Hz
+    assert len(set(peaks)) > 50 and min(peaks) < 300 and max(peaks) > 3000
+    crests = [np.abs(sound).max() for sound in heard]
+    assert min(crests) < 6 and max(crests) > 15  # from steady to a knock
 
 
 def test_masks_silence_what_they_cover_and_nothing_else() -> None:

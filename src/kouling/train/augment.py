@@ -35,7 +35,7 @@ class ClipDraw:
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """What is heard besides. Power falls with frequency to `color`; recorded noise where color is None."""
+    """What is heard besides. Power falls with frequency to `color`; where it is None, a recording, or made-up calls."""
 
     color: float | None
     snr_db: float
@@ -43,6 +43,7 @@ class NoiseDraw:
     seed: int
     speed: float = 1.0  # of recorded noise: a dog at another speed is another dog
     reverse: bool = False
+    calls: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,20 @@ def draw_scene(rng: np.random.Generator, augment: Augment, always_noise: bool = 
     noise = None
     if always_noise or rng.random() * 100 < augment.noise_percent:
         color = None if rng.random() < (0.85 if always_noise else 0.65) else float(rng.choice([0.0, 1.0, 2.0]))
+        calls = color is None and bool(rng.random() * 100 < augment.calls_percent)
         snr_db, level_db = rng.uniform(augment.snr_low_db, augment.snr_high_db), rng.uniform(-55, 0)
         speed, reverse = float(np.exp(rng.uniform(-0.5, 0.5))), bool(rng.random() < 0.5)
-        noise = NoiseDraw(color, snr_db, level_db, int(rng.integers(2**31)), speed, reverse)
+        noise = NoiseDraw(color, snr_db, level_db, int(rng.integers(2**31)), speed, reverse, calls)
     return SceneDraw(rng.uniform(-1, 1) * augment.gain_db, noise)
 
 
-def vary_noise(samples: NDArray[np.int16], draw: NoiseDraw) -> NDArray[np.int16]:
-    """A recording of noise at the drawn speed and in the drawn direction."""
-    taken = samples[np.arange(0, len(samples), draw.speed).astype(np.int64)]
+def vary_noise(samples: NDArray[np.int16], clip: Clip, length: int, draw: NoiseDraw) -> NDArray[np.int16]:
+    """A recording of noise at the drawn speed and in the drawn direction: what lies `length` to either side of a moment
+    at which it is loud. A dog barks once in five seconds, and it is the bark that sounds like a word."""
+    reach, last = int(length * draw.speed), max(clip.speech_end, clip.speech_start + 1)
+    loud = int(np.random.default_rng(draw.seed).integers(clip.speech_start, last))
+    near = samples[max(loud - reach, 0) : loud + reach]
+    taken = near[(np.arange(int(len(near) / draw.speed)) * draw.speed).astype(np.int64)]
     return taken[::-1] if draw.reverse else taken
 
 

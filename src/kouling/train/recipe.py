@@ -64,6 +64,7 @@ class Augment:
     snr_low_db: float = 0.0
     snr_high_db: float = 40.0
     noise_percent: float = 70.0  # of scenes with added noise
+    calls_percent: float = 25.0  # of recorded noise that is replaced by made-up sounds
     room_percent: float = 30.0  # of clips heard in a simulated room
     time_masks: int = 1
     time_mask_s: float = 0.12

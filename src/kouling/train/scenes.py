@@ -19,6 +19,7 @@ from kouling.train import augment
 from kouling.train.data import Clip, Corpus, cut_pieces, load
 from kouling.train.logmel import BatchLogMel
 from kouling.train.recipe import Recipe, Scenes
+from kouling.train.sounds import calls
 
 UNKNOWN = 1  # index of the unknown unit; 0 is blank
 
@@ -209,9 +210,12 @@ class SceneMaker:
         draw = augment.draw_scene(rng, self.recipe.augment, always_noise)
         noise = None
         if draw.noise is not None:
-            if draw.noise.color is None and self.noise:
+            if draw.noise.calls:
+                noise = calls(len(clean), draw.noise.seed)
+            elif draw.noise.color is None and self.noise:
                 corpus, clip = self.noise[rng.integers(len(self.noise))]
-                noise = recorded_noise(augment.vary_noise(corpus.of(clip), draw.noise), len(clean), draw.noise.seed)
+                varied = augment.vary_noise(corpus.of(clip), clip, len(clean), draw.noise)
+                noise = recorded_noise(varied, len(clean), draw.noise.seed)
             else:
                 noise = colored_noise(len(clean), draw.noise.color or 0.0, draw.noise.seed)
         return augment.apply_scene(clean, noise, speech_rms, draw, self.recipe.augment)
