@@ -101,8 +101,8 @@ class Trainer:
         try:
             try:
                 torch.save(state, temporary)
-            except RuntimeError as error:  # how torch reports a full disk
-                raise OSError(f"{path}: {error}") from None
+            except RuntimeError:  # how torch reports a full disk, in words about its own files
+                raise OSError(f"{path} cannot be written; is the disk full?") from None
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
