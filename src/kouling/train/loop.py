@@ -28,6 +28,7 @@ from kouling.train.recipe import Recipe
 from kouling.train.scenes import Batches, SceneMaker
 
 VALIDATION_S = 1.6
+PRESENCE_S = 0.6  # running speech has a word at least this often
 
 
 class Trainer:
@@ -203,8 +204,8 @@ class Trainer:
         spans = torch.from_numpy(batches.spans[rows])
         in_time = losses.frames_in_time(spans, before, subsampling, log_probs.shape[1], settings.delay_frames)
         per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths, in_time)
-        second = min(round(1 / self.recipe.config.encoder_frame_s), log_probs.shape[1])
-        present = losses.unknown_words_present(log_probs, second) * settings.presence_weight
+        window = min(max(round(PRESENCE_S / self.recipe.config.encoder_frame_s), 1), log_probs.shape[1])
+        present = losses.unknown_words_present(log_probs, window) * settings.presence_weight
         running = (losses.no_command(log_probs) + present) * settings.speech_weight
         loss = torch.where(speech, running, per_row).sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
         self.optimizer.zero_grad()

@@ -98,7 +98,7 @@ class Training:
     ema_epochs: float = 2.0  # time constant of the averaged weights, which are what is evaluated and saved
     reuse: int = 4  # epochs that a set of augmented features serves before it is drawn anew
     speech_weight: float = 0.2  # of the loss of running speech
-    presence_weight: float = 1.0  # therein, of hearing an unknown word every second
+    presence_weight: float = 1.0  # therein, of hearing an unknown word every 0.6 s
     carry_percent: float = 75.0  # of batches that go on from the state of the one before, as in a stream
     padding_frames: int = 50  # at most this much silence around a scene
     delay_frames: int = 30  # a word is said at most this long after its end
