@@ -467,7 +467,7 @@ def test_every_recording_has_its_place(maker: SceneMaker, data: Path, cache: Pat
 
 
 def test_an_epoch_says_every_word_about_once(maker: SceneMaker) -> None:
-    slots, speech_slots = maker.draw_slots(np.random.default_rng(0))
+    slots, noise_slots, speech_slots = maker.draw_slots(np.random.default_rng(0))
     mix = maker.recipe.mix
     words = sum(len(clips) for clips in maker.words.values())
     said = [slot.clip.name for slot in slots if slot.target > 1 and slot.clip is not None]
@@ -475,7 +475,8 @@ def test_an_epoch_says_every_word_about_once(maker: SceneMaker) -> None:
     assert len(set(said)) > 0.9 * words
     unknown = sum(slot.target == 1 for slot in slots)
     assert unknown == pytest.approx(words * (mix.unknown_percent + mix.pieces_percent) / 100, abs=words * 0.12)
-    assert sum(slot.target == 0 for slot in slots) == pytest.approx(words * mix.noise_percent / 100, abs=words * 0.05)
+    assert sum(slot.target == 0 for slot in slots) == pytest.approx(words * mix.pause_percent / 100, abs=words * 0.05)
+    assert noise_slots == pytest.approx(words * mix.noise_percent / 100, abs=words * 0.05)
     assert speech_slots == pytest.approx(words * mix.speech_percent / 100, abs=words * 0.05)
 
 
@@ -504,6 +505,8 @@ def test_scenes_have_the_shape_and_targets_of_their_recipe(maker: SceneMaker) ->
             assert (said[:length] > 0).all() and not said[length:].any() and said.max() < len(UNITS)
             assert not (speech and length)
         assert 0 < batches.speech.sum() < rows / 3
+        noise_alone = (batches.lengths == 0) & ~batches.speech
+        assert noise_alone.sum() >= rows * 0.04  # of every length, so that noise is as loud as it likes in each
         assert not batches.speech[: rows - batches.speech.sum()].any()
 
 

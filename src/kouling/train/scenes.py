@@ -32,6 +32,9 @@ class Slot:
     ending: tuple[Corpus, Clip] | None = None  # of a spliced word
 
 
+NOTHING = Slot(None, None, 0)
+
+
 @dataclass
 class Batches:
     """Features of many scenes of one shape, and what is said in them."""
@@ -83,8 +86,9 @@ class SceneMaker:
         self.rooms = augment.load_rooms(cache)
         self.log_mel = BatchLogMel(recipe.config.features)
 
-    def draw_slots(self, rng: np.random.Generator) -> tuple[list[Slot], int]:
-        """The slots of one epoch in random order, and how many slots of running speech go with them."""
+    def draw_slots(self, rng: np.random.Generator) -> tuple[list[Slot], int, int]:
+        """The slots of one epoch in random order, and how many slots of noise alone and of running speech go with
+        them."""
         mix = self.recipe.mix
         most = max(len(clips) for clips in self.words.values())
         slots: list[Slot] = []
@@ -103,9 +107,10 @@ class SceneMaker:
             chosen = rng.integers(len(self.pieces), size=int(words * mix.pieces_percent / 100))
             slots += [Slot(self.pieces[i][0], self.pieces[i][1], UNKNOWN) for i in chosen]
         slots += self.draw_spliced(rng, int(words * mix.spliced_percent / 100))
-        slots += [Slot(None, None, 0)] * int(words * mix.noise_percent / 100)
+        slots += [NOTHING] * int(words * mix.pause_percent / 100)
         order = rng.permutation(len(slots))
-        return [slots[i] for i in order], int(words * mix.speech_percent / 100) if self.speech else 0
+        speech_slots = int(words * mix.speech_percent / 100) if self.speech else 0
+        return [slots[i] for i in order], int(words * mix.noise_percent / 100), speech_slots
 
     def draw_spliced(self, rng: np.random.Generator, count: int) -> list[Slot]:
         """Pseudo-words: the model must learn that half of a word is no word."""
@@ -128,7 +133,7 @@ class SceneMaker:
     def draw_epoch(self, seed: int) -> list[Batches]:
         """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
         rng = np.random.default_rng([self.recipe.seed, seed])
-        slots, speech_slots = self.draw_slots(rng)
+        slots, noise_slots, speech_slots = self.draw_slots(rng)
         total = sum(shape.share for shape in self.recipe.scenes)
         batches, start = [], 0.0
         for shape in self.recipe.scenes:
@@ -136,6 +141,8 @@ class SceneMaker:
             mine = slots[round(start) : round(stop)]
             start = stop
             rows = [mine[i : i + shape.slots] for i in range(0, len(mine) - shape.slots + 1, shape.slots)]
+            # Beside words, noise is never louder than they are; in scenes of its own it is as loud as it likes.
+            rows += [[NOTHING] * shape.slots] * round(noise_slots * shape.share / total / shape.slots)
             speech_rows = round(speech_slots * shape.share / total / shape.slots)
             batches.append(self.render(rng, rows, speech_rows, shape))
         return batches
