@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EARLY = 5  # feature frames before the end of a word from which it may be said
+LONGEST = 70  # feature frames of a word; a longer span is one whose background was taken for speech
+
 
 def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) -> Tensor:
     """Connectionist temporal classification (Graves et al. 2006), per row (B,), over the alignments that say units only
@@ -25,12 +28,16 @@ def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) ->
 
 
 def frames_in_time(spans: Tensor, shift: int, subsampling: int, num_frames: int, delay: int) -> Tensor:
-    """(B, N) whether an encoder frame may say a unit: it is made after the word's beginning, and at most `delay`
-    feature frames after its end. spans: (B, S, 2) first and last feature frame of each word, moved by `shift`; an empty
-    one, (0, 0), allows nothing."""
+    """(B, N) whether an encoder frame may say a unit: it is made when the word is over, or nearly, and at most `delay`
+    feature frames after its end. CTC left to itself settles early, on what it has heard of a word so far.
+
+    spans: (B, S, 2) first and last feature frame of each word, moved by `shift`; an empty one, (0, 0), allows nothing.
+    """
     made = (torch.arange(num_frames) + 1) * subsampling - shift  # feature frames heard by then
     first, last = spans[..., 0, None], spans[..., 1, None]  # (B, S, 1)
-    return ((made > first) & (made <= last + max(delay, subsampling)) & (last > first)).any(dim=1)
+    over = torch.minimum(last, first + LONGEST) - EARLY
+    after_beginning = made > torch.maximum(first, over)
+    return (after_beginning & (made <= last + max(delay, subsampling)) & (last > first)).any(dim=1)
 
 
 def no_command(log_probs: Tensor) -> Tensor:
