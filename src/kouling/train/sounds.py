@@ -65,8 +65,9 @@ def tone(rng: np.random.Generator, length: int) -> NDArray[np.float64]:
     spectrum[harmonics] = strength * np.exp(2j * np.pi * rng.random(len(harmonics)))
     period = np.fft.irfft(spectrum, TABLE)
     phase = np.cumsum(pitch) / SAMPLE_RATE_HZ % 1 * TABLE
-    made: NDArray[np.float64] = np.interp(phase, np.arange(TABLE + 1), np.append(period, period[0]))
-    return made / (made.std() + 1e-9)
+    made = np.interp(phase, np.arange(TABLE + 1), np.append(period, period[0]))
+    level: NDArray[np.float64] = made / (made.std() + 1e-9)
+    return level
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
