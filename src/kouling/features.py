@@ -80,15 +80,21 @@ def povey_window(config: FeatureConfig) -> NDArray[np.float64]:
     return window
 
 
+def to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    mel: NDArray[np.float64] = 1127.0 * np.log1p(hz / 700.0)
+    return mel
+
+
+def mel_edges(config: FeatureConfig) -> NDArray[np.float64]:
+    """(num_mels + 2,) mel at which the triangles begin, peak and end: one begins where the one before it peaks."""
+    low, high = to_mel(np.array([config.low_hz, config.high_hz]))
+    return np.linspace(low, high, config.num_mels + 2)
+
+
 def mel_filters(config: FeatureConfig) -> NDArray[np.float64]:
     """(FFT_SIZE / 2 + 1, num_mels) weight of each FFT bin in each mel; Kaldi's, so the Nyquist bin weighs nothing."""
 
-    def to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
-        mel: NDArray[np.float64] = 1127.0 * np.log1p(hz / 700.0)
-        return mel
-
-    low, high = to_mel(np.array([config.low_hz, config.high_hz]))
-    edges = np.linspace(low, high, config.num_mels + 2)
+    edges = mel_edges(config)
     bins = to_mel(np.arange(FFT_SIZE // 2 + 1) * config.sample_rate_hz / FFT_SIZE)[:, None]
     left, center, right = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - left) / (center - left), (right - bins) / (right - center)

@@ -18,6 +18,7 @@ pytest.importorskip("torch", reason="scenes are for training, which needs torch"
 
 from kouling import audio  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
+from kouling.config import FeatureConfig  # noqa: E402
 from kouling.features import LogMel  # noqa: E402
 from kouling.train import augment, download  # noqa: E402
 from kouling.train.augment import ClipDraw, NoiseDraw, SceneDraw  # noqa: E402
@@ -127,6 +128,25 @@ def test_applying_is_pure() -> None:
     np.testing.assert_array_equal(scene(), scene())
     for before, after in zip(given, (samples, rooms, noise), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_another_vocal_tract_has_its_tones_elsewhere() -> None:
+    config = FeatureConfig()
+    time_s = np.arange(16000) / 16000
+
+    def bands(hz: float) -> NDArray[np.float32]:
+        samples = np.rint(8000 * np.sin(2 * np.pi * hz * time_s)).astype(np.int16)
+        return LogMel(config).accept(samples)
+
+    heard = np.repeat(bands(1000.0)[None], 200, axis=0)
+    warped = augment.warp_features(heard, np.random.default_rng(0), Augment(warp_percent=10.0), config)
+    assert warped.shape == heard.shape and warped.dtype == np.float32
+    peaks = warped[:, 50].argmax(axis=1)
+    lowest, highest = bands(900.0)[50].argmax(), bands(1100.0)[50].argmax()
+    assert abs(int(peaks.min()) - lowest) <= 1 and abs(int(peaks.max()) - highest) <= 1
+    np.testing.assert_array_equal(warped.argmax(axis=2)[:, 10], peaks)  # a row keeps its voice
+    assert augment.warp_features(heard, np.random.default_rng(0), Augment(warp_percent=0.0), config) is heard
+    np.testing.assert_array_equal(heard[0], bands(1000.0))
 
 
 # Augmentation: scenes

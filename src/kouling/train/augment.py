@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from kouling.audio import SAMPLE_RATE_HZ
+from kouling.config import FeatureConfig
+from kouling.features import mel_edges, to_mel
 from kouling.measure.noise import FULL_SCALE, Floats
 from kouling.train.data import Clip
 from kouling.train.recipe import Augment
@@ -182,3 +184,20 @@ def mask_features(features: NDArray[np.float32], rng: np.random.Generator, augme
             width = int(rng.integers(min(augment.mel_mask_bands, mels) + 1))
             start = int(rng.integers(mels - width + 1))
             features[row, :, start : start + width] = 0
+
+
+def warp_features(
+    features: NDArray[np.float32], rng: np.random.Generator, augment: Augment, config: FeatureConfig
+) -> NDArray[np.float32]:
+    """Every row heard from another vocal tract (VTLP; Jaitly and Hinton 2013): its frequencies times a factor of its
+    own. features: (B, T, M) -> (B, T, M)."""
+    if not augment.warp_percent:
+        return features
+    centers = mel_edges(config)[1:-1]
+    centers_hz = 700.0 * np.expm1(centers / 1127.0)
+    factors = 1 + rng.uniform(-1, 1, (len(features), 1)) * augment.warp_percent / 100
+    position = np.interp(to_mel(centers_hz * factors), centers, np.arange(len(centers)))  # (B, M)
+    # Linear interpolation as a matrix a row, (M heard, M read); what lies beyond the bands is like the last of them.
+    weights = np.maximum(1 - np.abs(np.arange(len(centers))[:, None] - position[:, None, :]), 0)
+    warped: NDArray[np.float32] = features @ weights.astype(np.float32)
+    return warped

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EARLY = 5  # feature frames before the end of a word from which it may be said
-LONGEST = 70  # feature frames of a word; a longer span is one whose background was taken for speech
+LONGEST_S = 0.9  # of a word; a longer span is one whose background was taken for speech
 
 
 def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def frames_in_time(spans: Tensor, shift: int, subsampling: int, num_frames: int,
     """
     made = (torch.arange(num_frames) + 1) * subsampling - shift  # feature frames heard by then
     first, last = spans[..., 0, None], spans[..., 1, None]  # (B, S, 1)
-    over = torch.minimum(last, first + LONGEST) - EARLY
+    over = torch.minimum(last, first + round(100 * LONGEST_S)) - EARLY
     after_beginning = made > torch.maximum(first, over)
     return (after_beginning & (made <= last + max(delay, subsampling)) & (last > first)).any(dim=1)
 

@@ -70,6 +70,7 @@ class Augment:
     time_mask_s: float = 0.12
     mel_masks: int = 2
     mel_mask_bands: int = 10
+    warp_percent: float = 0.0  # +- of every frequency: another vocal tract
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Recipe:
     seed: int = 0
     preset: str = "base"
     initial: str = ""  # checkpoint whose encoder training starts from; its units may differ
+    aligner: str = ""  # checkpoint that tells which recordings hold their word, and where it ends; see align.py
     config: Config = field(default_factory=Config)
     source: tuple[Source, ...] = ()
     scenes: tuple[Scenes, ...] = (Scenes(),)

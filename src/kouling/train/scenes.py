@@ -16,6 +16,7 @@ from kouling.audio import SAMPLE_RATE_HZ
 from kouling.config import FeatureConfig
 from kouling.measure.noise import colored_noise, recorded_noise
 from kouling.train import augment
+from kouling.train.align import Aligner
 from kouling.train.data import Clip, Corpus, cut_pieces, load
 from kouling.train.logmel import BatchLogMel
 from kouling.train.recipe import Recipe, Scenes
@@ -80,6 +81,9 @@ class SceneMaker:
                     self.valid_speech.append((corpus, clip))
             if source.use == "speech":
                 self.pieces += [(corpus, piece) for piece in cut_pieces(corpus, corpus.part(source, "train"))]
+        if recipe.aligner:
+            heard = Aligner(Path(recipe.aligner), cache).align({units[i]: clips for i, clips in self.words.items()})
+            self.words = {index[word]: clips for word, clips in heard.items()}
         silent = [self.units[i] for i, clips in self.words.items() if not clips]
         if silent:
             raise ValueError(f"no recording of {', '.join(silent)} in the recipe's sources")
