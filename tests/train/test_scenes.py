@@ -149,6 +149,22 @@ def test_another_vocal_tract_has_its_tones_elsewhere() -> None:
     np.testing.assert_array_equal(heard[0], bands(1000.0))
 
 
+def test_another_microphone_changes_the_tone_and_not_the_silence() -> None:
+    config = FeatureConfig()
+    heard = np.full((300, 20, 64), 1.5, dtype=np.float32)
+    heard[:, :5] = 0
+    filtered = augment.filter_features(heard, np.random.default_rng(0), Augment(filter_db=6.0), config)
+    assert filtered.dtype == np.float32 and not filtered[:, :5].any()
+    np.testing.assert_array_equal(filtered[:, 5:], np.repeat(filtered[:, 5:6], 15, axis=1))  # one line a row
+    change_db = (filtered[:, 5] - 1.5) * config.log_scale * 10 / np.log(10)
+    assert -6 <= change_db.min() < -5.5 and 5.5 < change_db.max() <= 6
+    assert np.abs(np.diff(change_db, axis=1)).max() < 12 / (64 / augment.FILTER_KNOTS)  # smooth
+    assert change_db.std(axis=0).min() > 2  # at every frequency
+    assert augment.filter_features(heard, np.random.default_rng(0), Augment(), config) is heard
+    quiet = augment.filter_features(heard * 0 + 0.01, np.random.default_rng(0), Augment(filter_db=6.0), config)
+    assert quiet.min() == 0
+
+
 # Augmentation: scenes
 
 

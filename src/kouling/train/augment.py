@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
@@ -19,6 +20,7 @@ from kouling.train.recipe import Augment
 
 NUM_ROOMS = 96
 ROOM_S = 0.4
+FILTER_KNOTS = 6
 
 
 @dataclass(frozen=True)
@@ -199,5 +201,25 @@ def warp_features(
     position = np.interp(to_mel(centers_hz * factors), centers, np.arange(len(centers)))  # (B, M)
     # Linear interpolation as a matrix a row, (M heard, M read); what lies beyond the bands is like the last of them.
     weights = np.maximum(1 - np.abs(np.arange(len(centers))[:, None] - position[:, None, :]), 0)
-    warped: NDArray[np.float32] = features @ weights.astype(np.float32)
+    # PyTorch's product, not NumPy's, whose threads would fight with those of training.
+    warped: NDArray[np.float32] = torch.bmm(torch.from_numpy(features), torch.from_numpy(weights).float()).numpy()
     return warped
+
+
+def filter_features(
+    features: NDArray[np.float32], rng: np.random.Generator, augment: Augment, config: FeatureConfig
+) -> NDArray[np.float32]:
+    """Every row heard by another microphone (FilterAugment; Nam et al. 2022, arXiv:2110.03282): a gain at each of
+    FILTER_KNOTS frequencies, straight lines between them. features: (B, T, M) -> (B, T, M); silence stays silent."""
+    if not augment.filter_db:
+        return features
+    nats = augment.filter_db * np.log(10) / 10 / config.log_scale
+    gains = rng.uniform(-nats, nats, (len(features), FILTER_KNOTS))
+    at = np.linspace(0, FILTER_KNOTS - 1, features.shape[2])
+    before = np.minimum(at.astype(np.int64), FILTER_KNOTS - 2)
+    curve = gains[:, before] * (before + 1 - at) + gains[:, before + 1] * (at - before)
+    heard = torch.from_numpy(features)
+    silent = heard == 0
+    heard = (heard + torch.from_numpy(curve)[:, None].float()).clamp_(min=0).masked_fill_(silent, 0)
+    filtered: NDArray[np.float32] = heard.numpy()
+    return filtered

@@ -71,6 +71,7 @@ class Augment:
     mel_masks: int = 2
     mel_mask_bands: int = 10
     warp_percent: float = 0.0  # +- of every frequency: another vocal tract
+    filter_db: float = 0.0  # +- at each of a few frequencies, a smooth line between them: another microphone
 
 
 @dataclass(frozen=True)
