@@ -18,9 +18,8 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from kouling import checkpoint
 from kouling.audio import SAMPLE_RATE_HZ
-from kouling.encoder import Encoder
+from kouling.deploy import step
 from kouling.train.data import Clip, Corpus
 from kouling.train.logmel import BatchLogMel
 from kouling.train.loss import LONGEST_S, one_unit_scores
@@ -39,10 +38,7 @@ class Aligner:
 
     def __init__(self, path: Path, cache: Path) -> None:
         """Raises: ValueError where the file is no checkpoint; FileNotFoundError."""
-        self.info, weights = checkpoint.load(path)
-        self.model = Encoder(self.info.config, len(self.info.units)).eval()
-        tensors = {key: torch.from_numpy(value.astype(np.float32)) for key, value in weights.items()}
-        self.model.load_state_dict(tensors, strict=False)  # the count of batches is not kept
+        self.info, self.model = step.load(path)
         self.log_mel = BatchLogMel(self.info.config.features)
         self.identity = hashlib.sha256(path.read_bytes())
         self.cache = cache
