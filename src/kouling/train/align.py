@@ -1,6 +1,6 @@
 """Recordings of words heard by an earlier model: which hold no such word at all, and where the word ends in the others.
 
-Collected recordings are not what they are called: of Speech Commands, one in seventy holds nothing, or another word. A
+Collected recordings are not what they are called: of Speech Commands, one in fifty holds nothing, or another word. A
 model that is told they are words takes silence for one. And their background hides where the word ends, which is when
 it may be said.
 """
