@@ -565,6 +565,23 @@ def test_a_scene_says_what_its_targets_say(tiny_recipe: MakeRecipe, data: Path, 
     assert 0.3 < said.mean() < 0.9 and energy[~said].mean() < 0.05 * energy[said].mean()
 
 
+def test_words_backwards_are_unknown_words(tiny_recipe: MakeRecipe, data: Path, cache: Path) -> None:
+    plain = {"gain_db": 0.0, "clip_gain_db": 0.0, "noise_percent": 0.0, "room_percent": 0.0, "speed_percent": 0.0}
+    maker = SceneMaker(tiny_recipe(augment=plain, mix={"backwards_percent": 50.0}), UNITS, [data], cache)
+    slots = [slot for slot in maker.draw_slots(np.random.default_rng(0))[0] if slot.backwards]
+    assert len(slots) == pytest.approx(0.5 * sum(len(clips) for clips in maker.words.values()), rel=0.2)
+    assert {slot.target for slot in slots} == {1}
+    slot = next(slot for slot in slots if slot.clip is not None and slot.clip.label == "rise")
+    assert slot.corpus is not None and slot.clip is not None
+    length = 2 * slot.clip.length
+    heard, (span,) = maker.render_words(np.random.default_rng(1), [slot], length)
+    said = slot.corpus.of(slot.clip).astype(np.float32)
+    backwards, forwards = (np.correlate(heard, way, "full").max() for way in (said[::-1], said))
+    assert backwards > 2 * forwards
+    loud = np.flatnonzero(np.abs(heard) > 0.3 * np.abs(heard).max()) / 160
+    assert span[0] - 5 <= loud.min() and loud.max() <= span[1] + 5
+
+
 def test_validation_hears_clips_as_they_are(maker: SceneMaker) -> None:
     features, targets = maker.validation(0.6)
     assert features.shape == (len(maker.valid), 60, 16) and targets.tolist() == [target for *_, target in maker.valid]

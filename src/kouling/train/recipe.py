@@ -81,6 +81,7 @@ class Mix:
     unknown_percent: float = 15.0  # recorded or spoken words that are no units
     pieces_percent: float = 15.0  # word-long pieces cut out of running speech
     spliced_percent: float = 0.0  # the beginning of one word with the end of another: no word, in the words' own voices
+    backwards_percent: float = 0.0  # words played backwards: no words, in the words' own voices and rooms
     noise_percent: float = 12.0  # noise alone, at any volume, in scenes of its own: no unit at all
     pause_percent: float = 6.0  # slots among words in which nothing is said
     speech_percent: float = 8.0  # slots of running speech: anything but a unit

@@ -4,7 +4,7 @@ noise, with one level and one background; or a stretch of running speech in whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Slot:
     clip: Clip | None
     target: int  # unit, 0 for nothing
     ending: tuple[Corpus, Clip] | None = None  # of a spliced word
+    backwards: bool = False
 
 
 NOTHING = Slot(None, None, 0)
@@ -111,6 +112,7 @@ class SceneMaker:
             chosen = rng.integers(len(self.pieces), size=int(words * mix.pieces_percent / 100))
             slots += [Slot(self.pieces[i][0], self.pieces[i][1], UNKNOWN) for i in chosen]
         slots += self.draw_spliced(rng, int(words * mix.spliced_percent / 100))
+        slots += self.draw_backwards(rng, int(words * mix.backwards_percent / 100))
         slots += [NOTHING] * int(words * mix.pause_percent / 100)
         order = rng.permutation(len(slots))
         speech_slots = int(words * mix.speech_percent / 100) if self.speech else 0
@@ -133,6 +135,12 @@ class SceneMaker:
             ending = self.words[last][rng.integers(len(self.words[last]))]
             slots.append(Slot(corpus, clip, UNKNOWN, ending[:2]))
         return slots
+
+    def draw_backwards(self, rng: np.random.Generator, count: int) -> list[Slot]:
+        """Words backwards: other unknown words come from other collections, and a model must not tell them by that."""
+        clips = [(corpus, clip) for entries in self.words.values() for corpus, clip, _ in entries]
+        chosen = rng.integers(len(clips), size=count)
+        return [Slot(clips[i][0], clips[i][1], UNKNOWN, backwards=True) for i in chosen]
 
     def draw_epoch(self, seed: int) -> list[Batches]:
         """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
@@ -195,6 +203,10 @@ class SceneMaker:
                 parts.append(np.zeros(slot_length, dtype=np.float32))
                 continue
             samples, clip = slot.corpus.of(slot.clip), slot.clip
+            if slot.backwards:
+                samples = samples[::-1]
+                bounds = clip.length - clip.speech_end, clip.length - clip.speech_start
+                clip = replace(clip, speech_start=bounds[0], speech_end=bounds[1])
             if slot.ending is not None:
                 other, ending = slot.ending
                 samples, clip = augment.splice(samples, clip, other.of(ending), ending, rng.uniform(0.35, 0.65))
