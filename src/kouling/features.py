@@ -85,6 +85,11 @@ def to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     return mel
 
 
+def to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+    hz: NDArray[np.float64] = 700.0 * np.expm1(mel / 1127.0)
+    return hz
+
+
 def mel_edges(config: FeatureConfig) -> NDArray[np.float64]:
     """(num_mels + 2,) mel at which the triangles begin, peak and end: one begins where the one before it peaks."""
     low, high = to_mel(np.array([config.low_hz, config.high_hz]))

@@ -46,7 +46,7 @@ class Aligner:
     def align(self, words: Mapping[str, Sequence[Weighted]]) -> dict[str, list[Weighted]]:
         """The clips in which the model hears their word, the bounds of the speech set right. Clips of words that the
         model does not know come back as they are."""
-        known = {word: clips for word, clips in words.items() if word in self.info.units}
+        known = {word: clips for word, clips in words.items() if clips and word in self.info.units}
         pairs = [(self.info.units.index(word), clip) for word, clips in known.items() for clip in clips]
         margins, spikes_s = self.hear(pairs)
         kept: dict[str, list[Weighted]] = {word: list(clips) for word, clips in words.items()}

@@ -13,7 +13,7 @@ from scipy.signal import fftconvolve
 
 from kouling.audio import SAMPLE_RATE_HZ
 from kouling.config import FeatureConfig
-from kouling.features import mel_edges, to_mel
+from kouling.features import mel_edges, to_hz, to_mel
 from kouling.measure.noise import FULL_SCALE, Floats
 from kouling.train.data import Clip
 from kouling.train.recipe import Augment
@@ -196,9 +196,8 @@ def warp_features(
     if not augment.warp_percent:
         return features
     centers = mel_edges(config)[1:-1]
-    centers_hz = 700.0 * np.expm1(centers / 1127.0)
     factors = 1 + rng.uniform(-1, 1, (len(features), 1)) * augment.warp_percent / 100
-    position = np.interp(to_mel(centers_hz * factors), centers, np.arange(len(centers)))  # (B, M)
+    position = np.interp(to_mel(to_hz(centers) * factors), centers, np.arange(len(centers)))  # (B, M)
     # Linear interpolation as a matrix a row, (M heard, M read); what lies beyond the bands is like the last of them.
     weights = np.maximum(1 - np.abs(np.arange(len(centers))[:, None] - position[:, None, :]), 0)
     # PyTorch's product, not NumPy's, whose threads would fight with those of training.
