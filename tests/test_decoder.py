@@ -321,6 +321,9 @@ def test_the_command_s_threshold_comes_before_the_set_s_and_that_before_the_mode
         {"settle_s": math.inf},
         {"isolation_s": -1.0},
         {"isolation_s": math.nan},
+        {"hesitation_s": -1.0},
+        {"sure": 0.0},
+        {"sure": 1.1},
         {"refractory_s": math.nan},
         {"max_gap_s": -1.0},
         {"max_command_duration_s": 0.0},
@@ -379,6 +382,46 @@ def test_a_model_without_the_unknown_unit_hears_as_if_isolation_were_off() -> No
     units = (BLANK, "a", "b")
     log_probs = spikes(40, (10, "b"), (20, "a"), units=units)
     assert names(listening("a", units=units, isolation_s=1.0), log_probs) == ["a"]
+
+
+# Hesitation
+
+WAITS: dict[str, Any] = {"hesitation_s": 0.8, "isolation_s": 1.0, "sure": 0.9}
+
+
+def test_a_doubtful_command_waits_whether_someone_talks_on_and_a_sure_one_does_not() -> None:
+    doubtful, sure = spikes(60, (20, "go", 0.7)), spikes(60, (20, "go", 0.95))
+    assert hear(listening("go", **WAITS), sure) == hear(listening("go"), sure) == [("go", 20 + SETTLE)]
+    assert hear(listening("go", **WAITS), doubtful) == [("go", 40)]
+    assert hear(listening("go", **WAITS), doubtful[:30]) == [("go", 30)]  # the end of a recording ends the wait
+
+
+@pytest.mark.parametrize(
+    ("unknown_at", "probability", "expected"),
+    [(38, 0.7, []), (41, 0.7, ["go"]), (38, 0.95, ["go"]), (23, 0.95, [])],
+)
+def test_who_talks_on_did_not_mean_a_doubtful_command(unknown_at: int, probability: float, expected: list[str]) -> None:
+    log_probs = spikes(80, (20, "go", probability), (unknown_at, UNKNOWN))
+    assert names(listening("go", **WAITS), log_probs) == expected
+
+
+def test_a_sure_command_ends_the_wait_of_those_before_it() -> None:
+    log_probs = spikes(80, (20, "go", 0.7), (30, "left", 0.99))
+    assert hear(listening("go", "left", **WAITS), log_probs) == [("go", 30 + SETTLE), ("left", 30 + SETTLE)]
+    log_probs = spikes(80, (20, "go", 0.7), (36, "go", 0.99))  # the same command, after its refractory time
+    assert hear(listening("go", **WAITS), log_probs) == [("go", 36 + SETTLE), ("go", 36 + SETTLE)]
+    log_probs = spikes(80, (20, "go", 0.7), (28, "go", 0.99))  # and within it
+    assert names(listening("go", **WAITS), log_probs) == ["go"]
+
+
+def test_doubtful_commands_come_in_the_order_in_which_they_were_said() -> None:
+    log_probs = spikes(80, (20, "go", 0.7), (30, "left", 0.8))
+    assert hear(listening("go", "left", **WAITS), log_probs) == [("go", 40), ("left", 50)]
+
+
+def test_a_model_without_the_unknown_unit_never_hesitates() -> None:
+    units = (BLANK, "a")
+    assert hear(listening("a", units=units, **WAITS), spikes(40, (10, "a", 0.6), units=units)) == [("a", 10 + SETTLE)]
 
 
 # Times

@@ -17,7 +17,7 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from kouling.config import PRESETS, Config, EncoderConfig, FeatureConfig  # noqa: E402
-from kouling.encoder import BlockState, Encoder, EncoderState  # noqa: E402
+from kouling.encoder import TRAINING_BLOCK, BlockState, Encoder, EncoderState, WindowedAttention  # noqa: E402
 
 NUM_UNITS = 7
 
@@ -26,19 +26,18 @@ CONFIGS = {
     "small": PRESETS["small"],
     "shipped": Config(
         encoder=EncoderConfig(
-            layers=5,
-            attention_heads=4,
             conv_kernel_size=15,
-            subsampling=4,
-            streaming_chunk_size=12,
-            streaming_step_size=4,
+            stem_channels=48,
+            stem_layers=3,
+            streaming_chunk_size=15,
+            max_cached_frames=60,
         )
     ),
 }
 SMALL_CONFIGS = {
-    "two-frames-a-step": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 3, 8, 20, 6)),
-    "no-lookahead": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 4, 4, 20, 4)),
-    "shortest-memory": Config(FeatureConfig(num_mels=16), EncoderConfig(1, 1, 8, 2, 1, 2, 2, 3, 3, 2)),
+    "two-frames-a-step": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 2, 3, 8, 20, 6)),
+    "no-lookahead": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 4, 20, 4)),
+    "shortest-memory": Config(FeatureConfig(num_mels=16), EncoderConfig(1, 1, 8, 2, 1, 2, 0, 2, 3, 3, 2)),
 }
 
 
@@ -316,20 +315,34 @@ def test_heads_have_their_own_bias_and_scale(encoder: Encoder) -> None:
 # Training
 
 
-def test_dropout_is_for_training_only_and_drops_whole_channels() -> None:
+def test_dropout_is_for_training_only_and_drops_half_of_everything() -> None:
     config = SMALL_CONFIGS["no-lookahead"]
     torch.manual_seed(0)
     encoder = Encoder(config, NUM_UNITS, dropout=0.5)
     features = some_features(encoder, 40)
     dropout: Any = encoder.blocks[0].dropout
-    x = torch.ones(3, 50, 200)
+    x = torch.ones(3, 50, 201)
     dropped = dropout(x)
-    assert torch.equal(dropped, dropped[:, :1].expand_as(x))
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
-    assert not torch.equal(dropped[0], dropped[1])
+    for others in ((1, 2), (0, 2), (0, 1)):  # of every row, every frame and every channel about half
+        assert ((dropped.mean(dim=others) - 1).abs() < 0.5).all()
+    assert not torch.equal(dropped, dropout(x))
     encoder.eval()
     assert torch.equal(dropout(x), x)
     assert torch.equal(whole(encoder, features), whole(encoder, features))
+
+
+@pytest.mark.parametrize("seen", [0, 5, 12])
+def test_windows_in_blocks_equal_windows_at_once(seen: int) -> None:
+    attention = random_encoder(CONFIGS["shipped"]).blocks[0].attention
+    assert isinstance(attention, WindowedAttention)
+    x = torch.randn(3, 2 * TRAINING_BLOCK + 7, 128)
+    keys, values = torch.randn(2, 3, attention.left_context, 128)
+    frames_seen = torch.tensor([seen, 0, attention.left_context])
+    at_once = attention.eval()(x, keys, values, frames_seen)
+    in_blocks = attention.train()(x, keys, values, frames_seen)
+    for one, other in zip(at_once, in_blocks, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
 def test_every_parameter_is_trained() -> None:

@@ -79,6 +79,7 @@ class EncoderConfig:
     conv_kernel_size: int = 31  # encoder frames
     ffn_expansion: int = 4  # inner width of the feed-forward modules over hidden_size
     stem_channels: int = 32
+    stem_layers: int = 0  # residual convolutions over frequency in the stem
     subsampling: int = 5  # feature frames per encoder frame
     streaming_chunk_size: int = 10  # feature frames a step looks at: step + lookahead
     max_cached_frames: int = 100  # feature frames of left context of each attention layer
@@ -89,6 +90,8 @@ class EncoderConfig:
         for name in ("layers", "attention_heads", "hidden_size", "ffn_expansion", "stem_channels", "subsampling"):
             if getattr(self, name) < 1:
                 raise ValueError(f"encoder.{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.stem_layers < 0:
+            raise ValueError(f"encoder.stem_layers is {self.stem_layers}; allowed: 0 or more")
         if self.hidden_size % self.attention_heads:
             below = self.hidden_size - self.hidden_size % self.attention_heads
             raise ValueError(

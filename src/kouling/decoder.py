@@ -35,6 +35,10 @@ class DecoderConfig:
     settle_s: float = 0.16  # a command is decided when its probability has not grown for this long
     # A command is meant as one only if no unknown word is heard this long before it, nor while it is decided. 0: off.
     isolation_s: float = 0.0
+    # A command of at least this confidence is decided at once. One that is less sure waits whether someone talks on, as
+    # who is talking to other people does: an unknown word this long after it, and it was not meant. 0: off.
+    sure: float = 0.95
+    hesitation_s: float = 0.0
     # A stream begins as if this much silence had gone before: models trained on streams hear best in the midst of one.
     priming_s: float = 4.0
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
@@ -45,12 +49,12 @@ class DecoderConfig:
     offset_s: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, most in (("threshold", 1), ("confidence_slope", 100)):
+        for name, most in (("threshold", 1), ("sure", 1), ("confidence_slope", 100)):
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0, at most {most}")
         if not -100 <= self.confidence_bias <= 100:
             raise ValueError(f"decoder.confidence_bias is {self.confidence_bias}; allowed: -100 to 100")
-        for name in ("refractory_s", "max_gap_s", "settle_s", "isolation_s", "priming_s"):
+        for name in ("refractory_s", "max_gap_s", "settle_s", "isolation_s", "hesitation_s", "priming_s"):
             if not 0 <= getattr(self, name) <= 60:
                 raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: 0 to 60")
         if not 0 < self.max_command_duration_s <= 60:
@@ -159,8 +163,11 @@ class Decoder:
         self.settle = max(round(config.settle_s / frame_s), 1)
         self.max_gap = config.max_gap_s / frame_s
         self.max_frames = config.max_command_duration_s / frame_s
-        self.isolation = round(config.isolation_s / frame_s) if UNKNOWN in self.units else 0
-        self.unknown = self.units.index(UNKNOWN) if UNKNOWN in self.units else BLANK_INDEX
+        self.isolation = self.hesitation = 0
+        if UNKNOWN in self.units:
+            self.unknown = self.units.index(UNKNOWN)
+            self.isolation = round(config.isolation_s / frame_s)
+            self.hesitation = round(config.hesitation_s / frame_s)
         self.reset()
 
     def reset(self) -> None:
@@ -216,10 +223,12 @@ class Decoder:
         self.rest = np.where(alive, probabilities[BLANK_INDEX] * total, 0.0)
         self.said, self.rest_age, self.rest_gap, self.before = said, rest_age, rest_gap, probabilities
         self.said[0] = self.rest[0] = 0.0
-        if self.isolation:
-            self.known.append(1.0 - float(probabilities[self.unknown]))
-            for waiting in self.open.values():
-                waiting.alone *= self.known[-1]
+        if self.isolation or self.hesitation:
+            absent = 1.0 - float(probabilities[self.unknown])
+            self.known.append(absent)
+            hesitating = (c for c in self.waiting if self._hesitating(c, self._confidence(c)))
+            for undecided in (*self.open.values(), *hesitating):
+                undecided.alone *= absent
         for node in map(int, np.flatnonzero((enter > 1e-3) & (tree.command >= 0))):
             candidate = self.open.get(node)
             if candidate is None and enter[node] > 0.02:
@@ -246,17 +255,20 @@ class Decoder:
             command = int(self.tree.command[candidate.node])
             confidence = self._confidence(candidate)
             recent = self.last_heard.get(command, -np.inf)
-            if confidence < self.thresholds[command] or candidate.spike - recent < self.refractory_s / self.frame_s:
+            if (
+                confidence < self.thresholds[command]
+                or abs(candidate.spike - recent) < self.refractory_s / self.frame_s
+            ):
                 continue
             if any(candidate.overlaps(better, self.settle) for better in self.waiting):
                 continue
             rivals = any(candidate.overlaps(rival, self.settle) for rival in self.open.values())
-            if not final and (rivals or self._unsettled(candidate)):
+            if not final and (rivals or self._unsettled(candidate) or self._hesitating(candidate, confidence)):
                 self.waiting.append(candidate)
                 continue
             self.waiting.append(candidate)  # stands in the way of the worse ones of this round
             candidate.opened = -1
-            self.last_heard[command] = candidate.spike
+            self.last_heard[command] = max(candidate.spike, recent)
             heard.append(self._event(candidate, confidence))
         self.waiting = [c for c in self.waiting if c.opened >= 0]
         return sorted(heard, key=lambda event: event.end_s)
@@ -269,6 +281,13 @@ class Decoder:
         alive = self.said + self.rest
         resting = alive[node] if self.frame - candidate.spike <= self.max_gap else 0.0
         return bool(resting + alive[self.tree.beyond[node]].max() > 0.1)
+
+    def _hesitating(self, candidate: Candidate, confidence: float) -> bool:
+        """Whether someone may still talk on, which a sure command behind this one is not."""
+        if confidence >= self.config.sure or self.frame - candidate.spike >= self.hesitation:
+            return False
+        later = (other for other in self.waiting if other.spike > candidate.spike)
+        return not any(self._confidence(other) >= self.config.sure for other in later)
 
     def _confidence(self, candidate: Candidate) -> float:
         return self.config.confidence(min(candidate.probability, 1.0) * candidate.alone)

@@ -112,7 +112,7 @@ SURE = [("go", [("go", 0.99)])] * 100  # heard whatever the threshold
         ([0.5], 0.0, 0.55),  # an event at the threshold is heard
     ],
 )
-def test_the_threshold_is_the_lowest_that_keeps_running_speech_quiet(
+def test_of_thresholds_as_good_for_clips_the_lowest_that_keeps_running_speech_quiet(
     alarms: list[float], hours: float, expected: float
 ) -> None:
     assert choose_threshold(SURE, np.array(alarms), hours) == expected
@@ -129,6 +129,12 @@ def test_commands_heard_in_clips_without_one_raise_the_threshold() -> None:
     mistaken: list[tuple[str, list[tuple[str, float]]]] = [("", [("go", 0.42), ("no", 0.3)])] * 10
     assert choose_threshold(SURE + mistaken, np.zeros(0), 1.0) == 0.45
     assert choose_threshold(SURE + [("", [])] * 10, np.zeros(0), 1.0) == 0.05
+
+
+def test_of_quiet_thresholds_the_best_for_clips_is_taken() -> None:
+    doubtful: list[tuple[str, list[tuple[str, float]]]] = [("", [("go", 0.42)])]
+    assert choose_threshold(SURE * 8 + doubtful, np.full(9, 0.2), 1.0) == 0.45
+    assert choose_threshold(SURE * 8 + doubtful + [("go", [("go", 0.43)])] * 2, np.full(9, 0.2), 1.0) == 0.25
 
 
 def test_of_two_events_in_a_clip_the_surer_is_judged() -> None:
@@ -173,8 +179,8 @@ def test_calibration_makes_times_confidences_and_threshold_true(
     settings = calibrate.calibrate(runner, Scenes(clips, talk, runner.info.units), told.append)  # type: ignore[arg-type]
     assert len(told) == 2
 
-    expected = {"threshold", "isolation_s", "confidence_slope", "confidence_bias", "onset_s", "offset_s"}
-    assert set(settings) == expected
+    waits = {"isolation_s", "hesitation_s"}
+    assert set(settings) == {"threshold", "confidence_slope", "confidence_bias", "onset_s", "offset_s"} | waits
     heard_by = Recognizer(fake_runner(0.1, **settings))
     samples = tune("", "low", "", "middle")
     heard = heard_by.accept(samples) + heard_by.finish()

@@ -100,7 +100,7 @@ def interrupted_after(trainer: Trainer, steps: int) -> None:
 
 
 def test_a_run_learns_three_words(train: Train) -> None:
-    gentle = {"gain_db": 3.0, "noise_percent": 0.0, "room_percent": 0.0, "time_masks": 0, "mel_masks": 0}
+    gentle = {"gain_db": 3.0, "noise_percent": 0.0, "room_percent": 0.0, "time_masks_per_s": 0.0, "mel_masks": 0}
     settings = {
         "epochs": 14,
         "batch_s": 4.0,

@@ -248,7 +248,7 @@ def test_made_up_sounds_are_many_and_of_even_level() -> None:
 
 
 def test_masks_silence_what_they_cover_and_nothing_else() -> None:
-    settings = Augment(time_masks=1, time_mask_s=0.12, mel_masks=1, mel_mask_bands=5)
+    settings = Augment(time_masks_per_s=2.5, time_mask_s=0.12, mel_masks=1, mel_mask_bands=5)  # one in 0.4 s
     features = np.ones((50, 40, 16), np.float32)
     augment.mask_features(features, np.random.default_rng(0), settings)
     silent_frames, silent_bands = (features == 0).all(axis=2), (features == 0).all(axis=1)
@@ -266,9 +266,18 @@ def test_masks_silence_what_they_cover_and_nothing_else() -> None:
 
 def test_masks_wider_than_the_scene_cover_no_more_than_it() -> None:
     features = np.ones((60, 10, 8), np.float32)
-    settings = Augment(time_masks=1, time_mask_s=0.3, mel_masks=1, mel_mask_bands=10)
+    settings = Augment(time_masks_per_s=10, time_mask_s=0.3, mel_masks=1, mel_mask_bands=10)
     augment.mask_features(features, np.random.default_rng(0), settings)
     assert 0 < features.mean() < 0.5
+
+
+def test_a_longer_scene_has_more_time_masks() -> None:
+    settings = Augment(time_masks_per_s=1.0, time_mask_s=0.1, mel_masks=0)
+    features = np.ones((200, 500, 4), np.float32)
+    augment.mask_features(features, np.random.default_rng(0), settings)
+    silent = np.pad((features == 0).all(axis=2), ((0, 0), (1, 1)))
+    pieces = (np.diff(silent.astype(int), axis=1) == 1).sum(axis=1)
+    assert pieces.max() == 5 and pieces.mean() > 3.5
 
 
 # Rooms

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from kouling.audio import SAMPLE_RATE_HZ
+from kouling.commands import UNKNOWN
 from kouling.deploy import step
 from kouling.train.data import Clip, Corpus
 from kouling.train.logmel import BatchLogMel
@@ -30,6 +31,7 @@ BEFORE_S = 0.3  # silence before and after a clip
 AFTER_S = 0.6
 LONGEST_CLIP_S = 2.5
 LEAST = -2.5  # nats by which the likeliest other reading of a clip may be likelier than its label
+LEAST_UNKNOWN = -1.0  # the same for an unknown word; stricter, as there is no want of them
 SLACK_S = 0.1  # by which the energy may place the end of a word elsewhere than the model
 
 
@@ -60,6 +62,15 @@ class Aligner:
                 if margin >= LEAST
             ]
         return kept
+
+    def without_words(self, pieces: Sequence[tuple[Corpus, Clip]]) -> list[tuple[Corpus, Clip]]:
+        """The pieces of speech in which the model hears an unknown word rather than silence or one of its own words,
+        which running speech is full of."""
+        if UNKNOWN not in self.info.units:
+            return list(pieces)
+        unknown = self.info.units.index(UNKNOWN)
+        margins, _ = self.hear([(unknown, (corpus, clip, 1.0)) for corpus, clip in pieces])
+        return [piece for piece, margin in zip(pieces, margins, strict=True) if margin >= LEAST_UNKNOWN]
 
     def hear(self, pairs: Sequence[tuple[int, Weighted]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """For each clip and its unit: by how many nats the unit, said once, is likelier than anything else, and the

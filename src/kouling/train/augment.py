@@ -178,7 +178,7 @@ def mask_features(features: NDArray[np.float32], rng: np.random.Generator, augme
     batch, frames, mels = features.shape
     time_width = round(augment.time_mask_s * 100)
     for row in range(batch):
-        for _ in range(augment.time_masks):
+        for _ in range(round(augment.time_masks_per_s * frames / 100)):
             width = int(rng.integers(min(time_width, frames) + 1))
             start = int(rng.integers(frames - width + 1))
             features[row, start : start + width] = 0

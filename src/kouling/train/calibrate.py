@@ -26,6 +26,7 @@ CLIPS_PER_CONDITION = 1500
 FALSE_ALARMS_PER_HOUR = 4.0  # wanted on held-out running speech, at the default threshold
 MAX_LOSS = 0.003  # of the accuracy on clips, at most, for fewer false alarms
 ISOLATION_S = 1.0  # an unknown word this shortly before it, and a word is not meant as a command
+HESITATION_S = 1.2  # nor with one this shortly behind it, unless it is sure
 LOWEST = 0.02  # probability from which an event is looked at
 
 
@@ -40,17 +41,12 @@ class Event:
     lag_end_s: float  # from its last sound
 
 
-class _Uncalibrated:
-    """The runner, with a decoder that reports bare probabilities at the time of the spike."""
+class _Settings:
+    """The runner, with another decoder than its own."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, decoder: dict[str, Any]) -> None:
         self.initial_state, self.step = runner.initial_state, runner.step
-        units = [unit for unit in runner.info.units if not unit.startswith("<")]
-        zero = {unit: 0.0 for unit in units}
-        self.info = replace(
-            runner.info,
-            decoder={"threshold": LOWEST, "isolation_s": ISOLATION_S, "onset_s": zero, "offset_s": zero},
-        )
+        self.info = replace(runner.info, decoder=decoder)
 
 
 def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -60,7 +56,10 @@ def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] 
     """
     if not any(target > 1 for *_, target in scenes.valid):
         raise ValueError("no validation clips of words: calibration needs a source with part = 'valid' or 'both'")
-    recognizer = Recognizer(_Uncalibrated(runner))
+    # Bare probabilities, at the time of the spike.
+    zero = {unit: 0.0 for unit in runner.info.units if not unit.startswith("<")}
+    bare = {"threshold": LOWEST, "isolation_s": ISOLATION_S, "hesitation_s": HESITATION_S}
+    recognizer = Recognizer(_Settings(runner, {**bare, "onset_s": zero, "offset_s": zero}))
     rng = np.random.default_rng(0)
     clean: list[Event] = []
     events: list[Event] = []
@@ -78,12 +77,14 @@ def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] 
         report(f"{'as recorded' if snr_db is None else f'{snr_db:.0f} dB SNR'}: {len(events)} events")
     right = np.array([event.right for event in events], dtype=bool)
     slope, bias = fit_logistic(np.array([event.probability for event in events]), right)
-    alarms, hours = running_speech(recognizer, scenes.valid_speech)
+    fitted = {"confidence_slope": round(slope, 4), "confidence_bias": round(bias, 4)}
+    # Who hesitates depends on the confidence, so running speech is heard as it will be.
+    alarms, hours = running_speech(Recognizer(_Settings(runner, {**bare, **fitted})), scenes.valid_speech)
     judged = [
         (label, [(event.unit, float(confidences(np.array(event.probability), slope, bias))) for event in heard])
         for label, heard in decisions
     ]
-    threshold = choose_threshold(judged, confidences(alarms, slope, bias), hours)
+    threshold = choose_threshold(judged, alarms, hours)
     report(f"slope {slope:.2f}, bias {bias:.2f}; threshold {threshold:.2f}; {hours:.2f} h of running speech")
     units = sorted({event.unit for event in clean})
 
@@ -91,10 +92,9 @@ def calibrate(runner: Runner, scenes: SceneMaker, report: Callable[[str], None] 
         return round(float(np.median([values(event) for event in clean if event.unit == unit])), 3)
 
     return {
+        **bare,
+        **fitted,
         "threshold": threshold,
-        "isolation_s": ISOLATION_S,
-        "confidence_slope": round(slope, 4),
-        "confidence_bias": round(bias, 4),
         "onset_s": {unit: middle(unit, lambda event: event.lag_start_s) for unit in units},
         "offset_s": {unit: middle(unit, lambda event: event.lag_end_s) for unit in units},
     }
@@ -112,7 +112,7 @@ def listen(recognizer: Recognizer, samples: NDArray[np.int16], clip: Clip, label
 
 
 def running_speech(recognizer: Recognizer, clips: list[tuple[Corpus, Clip]]) -> tuple[NDArray[np.float64], float]:
-    """Probabilities of all events in recordings that hold no commands, and hours listened to."""
+    """Confidences of all events in recordings that hold no commands, and hours listened to."""
     found, seconds = [], 0.0
     for corpus, clip in clips:
         found += [command.confidence for command in hear(recognizer, corpus.of(clip))]
@@ -153,8 +153,8 @@ def fit_logistic(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -
 def choose_threshold(
     decisions: Sequence[tuple[str, Sequence[tuple[str, float]]]], alarms: NDArray[np.float64], hours: float
 ) -> float:
-    """The lowest threshold, 0.05 to 0.95, at which running speech gives at most FALSE_ALARMS_PER_HOUR; but none that
-    costs more than MAX_LOSS of the accuracy on single clips.
+    """Of the thresholds, 0.05 to 0.95, at which running speech gives at most FALSE_ALARMS_PER_HOUR, the best one on
+    single clips; but none that costs more than MAX_LOSS of the accuracy there.
 
     decisions: for each clip its word, or "" where there is none, and what was heard: (unit, confidence).
     """
@@ -167,4 +167,4 @@ def choose_threshold(
     accuracy = {t: np.mean([right(label, heard, t) for label, heard in decisions]) for t in candidates}
     affordable = [t for t in candidates if accuracy[t] >= max(accuracy.values()) - MAX_LOSS]
     quiet = [t for t in affordable if (alarms >= t).sum() <= FALSE_ALARMS_PER_HOUR * hours]
-    return quiet[0] if quiet else affordable[-1]
+    return max(quiet, key=lambda t: accuracy[t]) if quiet else affordable[-1]

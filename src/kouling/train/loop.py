@@ -55,6 +55,8 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         out.mkdir(parents=True, exist_ok=True)
         self.resume()
+        if recipe.training.compile:
+            self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
         self.scenes = SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(VALIDATION_S)
         self.group: tuple[int, list[Batches]] | None = None
@@ -164,9 +166,9 @@ class Trainer:
         for number, (batches, shape) in enumerate(zip(self.group[1], self.recipe.scenes, strict=True)):
             rows = max(1, round(settings.batch_s / (shape.slots * shape.slot_s)))
             order = rng.permutation(len(batches.lengths))
-            plan += [
-                (number, order[i : i + rows]) for i in range(0, len(order), rows) if len(order) - i >= min(rows, 8)
-            ]
+            # Whole batches only, where there is one: a compiled model is compiled anew for every shape.
+            least = rows if len(order) >= rows else 8
+            plan += [(number, order[i : i + rows]) for i in range(0, len(order), rows) if len(order) - i >= least]
         if not plan:
             raise ValueError("too few clips for one batch of 8 scenes; give more recordings, or fewer slots per scene")
         plan = [plan[i] for i in rng.permutation(len(plan))]
@@ -194,7 +196,7 @@ class Trainer:
         mask_features(features, rng, self.recipe.augment)
         # Silence of any length before and after: neither the phase of a step nor the length of a slot tells anything.
         subsampling = self.recipe.config.encoder.subsampling
-        extra = subsampling * int(rng.integers(self.recipe.training.padding_frames // subsampling + 1))
+        extra = self.recipe.training.padding_frames // subsampling * subsampling
         before = int(rng.integers(extra + 1))
         features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
         with torch.autocast("cpu", torch.bfloat16):

@@ -66,7 +66,7 @@ class Augment:
     noise_percent: float = 70.0  # of scenes with added noise
     calls_percent: float = 25.0  # of recorded noise that is replaced by made-up sounds
     room_percent: float = 30.0  # of clips heard in a simulated room
-    time_masks: int = 1
+    time_masks_per_s: float = 0.2
     time_mask_s: float = 0.12
     mel_masks: int = 2
     mel_mask_bands: int = 10
@@ -107,6 +107,7 @@ class Training:
     padding_frames: int = 50  # at most this much silence around a scene
     delay_frames: int = 30  # a word is said at most this long after its end
     threads: int = 0  # 0: all cores
+    compile: bool = False  # torch.compile: a quarter faster, after a minute or two; needs a C++ compiler
 
     def __post_init__(self) -> None:
         for name in ("epochs", "reuse"):

@@ -83,7 +83,9 @@ class SceneMaker:
             if source.use == "speech":
                 self.pieces += [(corpus, piece) for piece in cut_pieces(corpus, corpus.part(source, "train"))]
         if recipe.aligner:
-            heard = Aligner(Path(recipe.aligner), cache).align({units[i]: clips for i, clips in self.words.items()})
+            aligner = Aligner(Path(recipe.aligner), cache)
+            heard = aligner.align({units[i]: clips for i, clips in self.words.items()})
+            self.pieces = aligner.without_words(self.pieces)
             self.words = {index[word]: clips for word, clips in heard.items()}
         silent = [self.units[i] for i, clips in self.words.items() if not clips]
         if silent:
