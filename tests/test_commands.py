@@ -152,7 +152,7 @@ def test_the_part_that_no_unit_spells_is_named() -> None:
 def test_a_set_from_toml_holds_phrases_as_written_and_thresholds(tmp_path: Path) -> None:
     path = tmp_path / "set.toml"
     path.write_text(
-        "threshold = 0.5\nrefractory_s = 1\n"
+        "threshold = 0.5\nrefractory_s = 1\nhesitation_s = 0\n"
         '[[command]]\nname = "lights_on"\nphrases = ["Turn on [the] lights"]\nthreshold = 1\n'
         '[[command]]\nname = "shut_DOWN"\n',
         encoding="utf-8",
@@ -160,7 +160,7 @@ def test_a_set_from_toml_holds_phrases_as_written_and_thresholds(tmp_path: Path)
     units = ["turn", "on", "the", "lights", "shut", "down"]
     lights = CommandSpec("lights_on", ("Turn on [the] lights",), ((0, 1, 2, 3), (0, 1, 3)), 1.0)
     shut = CommandSpec("shut_DOWN", ("shut DOWN",), ((4, 5),), None)
-    assert load(path, units) == load(str(path), units) == CommandSet((lights, shut), 0.5, 1.0)
+    assert load(path, units) == load(str(path), units) == CommandSet((lights, shut), 0.5, 1.0, 0.0)
 
 
 def test_thresholds_and_refractory_time_are_optional() -> None:
@@ -201,12 +201,16 @@ GO = {"name": "go", "phrases": ["go"]}
         ({"command": []}, ["no commands", "[[command]]"]),
         ({"command": GO}, ["command is {", "(dict)", "[[command]] tables"]),
         ({"command": [GO, "stop"]}, ["command is [", "(list)", "[[command]] tables"]),
-        ({"command": [GO], "treshold": 0.5}, ["unknown key 'treshold'", "allowed: command, threshold, refractory_s"]),
+        (
+            {"command": [GO], "treshold": 0.5},
+            ["unknown key 'treshold'", "threshold, refractory_s, hesitation_s"],
+        ),
         ({"command": [GO], "threshold": 1.01}, ["threshold is 1.01", "from 0 to 1"]),
         ({"command": [GO], "threshold": "high"}, ["threshold is 'high'", "from 0 to 1"]),
         ({"command": [GO], "threshold": float("nan")}, ["threshold is nan", "from 0 to 1"]),
         ({"command": [GO], "refractory_s": -1}, ["refractory_s is -1", "from 0 to 10"]),
         ({"command": [GO], "refractory_s": 10.5}, ["refractory_s is 10.5", "from 0 to 10"]),
+        ({"command": [GO], "hesitation_s": "no"}, ["hesitation_s is 'no'", "from 0 to 10"]),
         ({"command": [GO | {"treshold": 1}]}, ["command 'go'", "unknown key 'treshold'", "name, phrases, threshold"]),
         ({"command": [GO | {"threshold": -0.1}]}, ["command 'go'", "threshold is -0.1", "from 0 to 1"]),
         ({"command": [GO | {"threshold": True}]}, ["command 'go'", "threshold is True", "from 0 to 1"]),
@@ -233,7 +237,7 @@ def test_a_mistake_is_refused_with_what_was_given_and_what_is_allowed(table: dic
         assert part in message
 
 
-@pytest.mark.parametrize("key", ["threshold", "refractory_s"])
+@pytest.mark.parametrize("key", ["threshold", "refractory_s", "hesitation_s"])
 def test_the_ends_of_the_range_are_allowed(key: str) -> None:
     for value in (0, 1):
         loaded = getattr(parse({"command": [GO], key: value}, ENGLISH, "set.toml"), key)

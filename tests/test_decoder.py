@@ -419,6 +419,12 @@ def test_doubtful_commands_come_in_the_order_in_which_they_were_said() -> None:
     assert hear(listening("go", "left", **WAITS), log_probs) == [("go", 40), ("left", 50)]
 
 
+def test_the_hesitation_of_the_set_comes_before_that_of_the_model() -> None:
+    command_set = parse({"hesitation_s": 0, "command": [{"name": "go"}]}, UNITS, "set")
+    decoder = Decoder(UNITS, command_set, DecoderConfig(**WAITS), FRAME_S)
+    assert hear(decoder, spikes(60, (20, "go", 0.7))) == [("go", 20 + SETTLE)]
+
+
 def test_a_model_without_the_unknown_unit_never_hesitates() -> None:
     units = (BLANK, "a")
     assert hear(listening("a", units=units, **WAITS), spikes(40, (10, "a", 0.6), units=units)) == [("a", 10 + SETTLE)]

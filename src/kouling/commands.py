@@ -67,6 +67,7 @@ class CommandSet:
     commands: tuple[CommandSpec, ...]
     threshold: float | None = None  # of commands without their own; None: the model's
     refractory_s: float | None = None  # None: the decoder's default
+    hesitation_s: float | None = None  # None: the model's
 
 
 def load(path: str | Path, units: Sequence[str]) -> CommandSet:
@@ -84,9 +85,10 @@ def parse(table: dict[str, Any], units: Sequence[str], name: str) -> CommandSet:
     a phrase that is empty, malformed, too long or too rich, a word that no unit spells, and words of two commands.
     """
     try:
-        _check_keys(table, ("command", "threshold", "refractory_s"))
+        _check_keys(table, ("command", "threshold", "refractory_s", "hesitation_s"))
         threshold = _number(table, "threshold", 1.0)
         refractory_s = _number(table, "refractory_s", 10.0)
+        hesitation_s = _number(table, "hesitation_s", 10.0)
         entries = table.get("command", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError(f"command is {entries!r} ({type(entries).__name__}); allowed: [[command]] tables")
@@ -114,7 +116,7 @@ def parse(table: dict[str, Any], units: Sequence[str], name: str) -> CommandSet:
         except ValueError as error:
             raise ValueError(f"{name}: {where}: {error}") from None
         commands[command.name] = command
-    return CommandSet(tuple(commands.values()), threshold, refractory_s)
+    return CommandSet(tuple(commands.values()), threshold, refractory_s, hesitation_s)
 
 
 def every_unit(units: Sequence[str]) -> CommandSet:

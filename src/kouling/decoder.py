@@ -167,7 +167,8 @@ class Decoder:
         if UNKNOWN in self.units:
             self.unknown = self.units.index(UNKNOWN)
             self.isolation = round(config.isolation_s / frame_s)
-            self.hesitation = round(config.hesitation_s / frame_s)
+            waits_s = config.hesitation_s if commands.hesitation_s is None else commands.hesitation_s
+            self.hesitation = round(waits_s / frame_s)
         self.reset()
 
     def reset(self) -> None:

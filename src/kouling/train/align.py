@@ -27,7 +27,7 @@ from kouling.train.loss import LONGEST_S, one_unit_scores
 
 Weighted = tuple[Corpus, Clip, float]
 
-BEFORE_S = 0.3  # silence before and after a clip
+BEFORE_S = 2.3  # silence before and after a clip; a model that learned streams hears less at the start of one
 AFTER_S = 0.6
 LONGEST_CLIP_S = 2.5
 LEAST = -2.5  # nats by which the likeliest other reading of a clip may be likelier than its label
@@ -76,6 +76,7 @@ class Aligner:
         """For each clip and its unit: by how many nats the unit, said once, is likelier than anything else, and the
         second of the clip at which it is said."""
         key = self.identity.copy()
+        key.update(f"{BEFORE_S} {AFTER_S}\n".encode())
         key.update("\n".join(f"{unit} {clip.length} {clip.name}" for unit, (_, clip, _) in pairs).encode())
         path = self.cache / f"aligned-{key.hexdigest()[:12]}.npy"
         if not path.exists():
