@@ -34,7 +34,7 @@ def test_words_and_phrases_that_are_no_command_are_not_heard() -> None:
     assert stream.hear(recognizer, samples[: 3 * 16000]) == []  # happy, Sheila
 
 
-@pytest.mark.xfail(reason="dog, of which training has nine recordings, sounds like down to en-commands")
+@pytest.mark.xfail(reason="dog, of which training has nine recordings, sounds like go to en-commands")
 def test_dog_is_no_command() -> None:
     samples = audio.read(EXAMPLES / "en-not-a-command.ogg")
     assert stream.hear(kouling.load("en-commands"), samples[3 * 16000 :]) == []

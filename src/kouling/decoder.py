@@ -37,7 +37,7 @@ class DecoderConfig:
     isolation_s: float = 0.0
     # A command of at least this confidence is decided at once. One that is less sure waits whether someone talks on, as
     # who is talking to other people does: an unknown word this long after it, and it was not meant. 0: off.
-    sure: float = 0.95
+    sure: float = 0.98
     hesitation_s: float = 0.0
     # A stream begins as if this much silence had gone before: models trained on streams hear best in the midst of one.
     priming_s: float = 4.0

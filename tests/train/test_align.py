@@ -16,7 +16,7 @@ from kouling.measure import stream  # noqa: E402
 from kouling.recognizer import MODELS  # noqa: E402
 from kouling.train import align  # noqa: E402
 from kouling.train.align import Aligner, Weighted, bounded, lateness  # noqa: E402
-from kouling.train.data import Clip, Corpus  # noqa: E402
+from kouling.train.data import Clip, Corpus, cut_pieces  # noqa: E402
 from kouling.train.loss import LONGEST_S  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -65,6 +65,19 @@ def test_words_that_the_model_does_not_know_stay_as_they_are(cache: Path) -> Non
     assert aligned["walk"] == [go]
     assert aligned["stop"] == []  # a word without a recording is refused later, by its name
     assert list(aligned) == ["walk", "go", "stop"]
+
+
+def test_pieces_of_speech_that_are_words_after_all_are_left_out(cache: Path) -> None:
+    samples = audio.read(EXAMPLES / "en-not-a-command.ogg")
+    speech = Corpus(samples, [Clip(0, len(samples), 0, len(samples), 1000.0, "", "talk.ogg")])
+    pieces = [(speech, piece) for piece in cut_pieces(speech, speech.clips)]
+    words = [(corpus, clip) for (corpus, clip, _), _ in recordings().values()]
+    quiet = np.random.default_rng(0).integers(-9, 10, SECOND).astype(np.int16)
+    silence = Corpus(quiet, []), Clip(0, SECOND, 0, SECOND, 5.0, "", "quiet.ogg")
+    aligner = Aligner(MODEL, cache)
+    kept = aligner.without_words([*words, silence, *pieces])
+    assert len(pieces) >= 3 and len(kept) >= len(pieces) / 2
+    assert all(corpus is speech for corpus, _ in kept)
 
 
 def test_what_was_heard_is_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from kouling import checkpoint  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
 from kouling.train import loop  # noqa: E402
-from kouling.train.loop import Trainer, parameter_groups, rate_at, start_from  # noqa: E402
+from kouling.train.loop import Trainer, best_of, parameter_groups, rate_at, start_from  # noqa: E402
 from kouling.train.recipe import Recipe  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]
@@ -127,15 +128,35 @@ def test_a_run_leaves_a_checkpoint_a_log_and_nothing_else(train: Train) -> None:
     assert sorted(os.listdir(trainer.out)) == ["log.csv", "model.safetensors", "state.pt"]
     info, weights = checkpoint.load(trainer.out / "model.safetensors")
     assert info.units == (BLANK, UNKNOWN, "rise", "fall", "hum") and info.config == trainer.recipe.config
-    assert info.provenance["epochs"] == 3 and info.provenance["seed"] == trainer.recipe.seed
+    assert info.provenance["epochs"] == best_of(trainer.history) and info.provenance["seed"] == trainer.recipe.seed
     expected = {key for key in trainer.model.state_dict() if not key.endswith("num_batches_tracked")}
     assert weights.keys() == expected
-    for key, value in weights.items():
-        np.testing.assert_array_equal(value, trainer.averaged[key].half().numpy())
     assert not torch.equal(trainer.averaged["head.weight"], trainer.model.state_dict()["head.weight"])
     with open(trainer.out / "log.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in rows] == [row["loss"] for row in trainer.history]
+
+
+def test_the_best_epoch_is_kept(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(training={"epochs": 4, "threads": 1})
+    accuracies = iter([50.0, 80.0, 80.0, 70.0])
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda: dict.fromkeys(("words", "unknown", "noise"), 0.0) | {"accuracy": next(accuracies)}
+    )
+    kept = []
+    for _ in range(4):
+        trainer.train_epoch()
+        trainer.save()
+        info, weights = checkpoint.load(trainer.out / "model.safetensors")
+        kept.append(info.provenance["epochs"])
+        latest = np.array_equal(weights["head.weight"], trainer.averaged["head.weight"].half().numpy())
+        assert latest == (kept[-1] == trainer.epoch)
+    assert kept == [1, 2, 3, 3]
+    assert train(training={"epochs": 4, "threads": 1}).epoch == 4  # to go on from
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    assert best_of([{"accuracy": math.nan}] * 3) == 3
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train) -> None:
@@ -239,7 +260,8 @@ def test_a_disk_that_fills_in_the_last_epoch_costs_no_result(
             trainer.run()
     resumed = train()
     resumed.run()
-    assert checkpoint.load(trainer.out / "model.safetensors")[0].provenance["epochs"] == 3
+    kept = checkpoint.load(trainer.out / "model.safetensors")[0].provenance["epochs"]
+    assert kept == best_of(resumed.history) and len(resumed.history) == 3
     assert len((trainer.out / "log.csv").read_text().splitlines()) == 4
 
 

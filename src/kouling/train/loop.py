@@ -84,7 +84,8 @@ class Trainer:
 
     def save(self) -> None:
         """Under temporary names first, the state last: what a full disk leaves can be resumed. Raises: OSError."""
-        checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
+        if best_of(self.history) == self.epoch:
+            checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
         with open(self.out / "log.tmp", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(self.history[-1]))
             writer.writeheader()
@@ -318,6 +319,17 @@ def start_from(model: Encoder, units: Sequence[str], path: Path) -> None:
     model.load_state_dict(own)
 
 
+def best_of(history: list[dict[str, float]]) -> int:
+    """The epoch whose averaged weights are the model: the last of those that decide most validation clips rightly.
+    Training goes on learning its own recordings by heart when it has learnt all that is of use for others. Accuracy
+    without validation clips, NaN, is never worse."""
+    best = 0
+    for number, row in enumerate(history, start=1):
+        if not best or not row["accuracy"] < history[best - 1]["accuracy"]:
+            best = number
+    return best
+
+
 def plot(history: list[dict[str, float]], path: Path, name: str) -> None:
     """Loss and accuracy over the epochs, as a PNG."""
     import matplotlib
@@ -336,8 +348,10 @@ def plot(history: list[dict[str, float]], path: Path, name: str) -> None:
         ("accuracy", "black"),
     ):
         right.plot(epochs, [row[key] for row in history], label=key, color=color)
-    best = max(row["accuracy"] for row in history)
-    right.set(title="validation, averaged weights", xlabel="epoch", ylabel="% right", ylim=(min(90, best - 5), 100))
+    best = best_of(history)
+    lowest = min(90, history[best - 1]["accuracy"] - 5)
+    right.axvline(best, color="gray", linestyle=":", label="kept")
+    right.set(title="validation, averaged weights", xlabel="epoch", ylabel="% right", ylim=(lowest, 100))
     right.legend()
     for axis in (left, right):
         axis.grid(alpha=0.3)
