@@ -16,6 +16,7 @@ pytest.importorskip("scipy", reason="training needs scipy", exc_type=ImportError
 pytest.importorskip("torch", reason="training needs torch", exc_type=ImportError)
 
 from kouling.decoder import DecoderConfig  # noqa: E402
+from kouling.measure.accuracy import SILENCE, UNKNOWN  # noqa: E402
 from kouling.recognizer import Recognizer  # noqa: E402
 from kouling.train import calibrate, run  # noqa: E402
 from kouling.train.calibrate import choose_threshold, confidences, fit_logistic, listen, logit  # noqa: E402
@@ -108,7 +109,9 @@ SURE = [("go", [("go", 0.99)])] * 100  # heard whatever the threshold
         ([0.9] * 4, 1.0, 0.05),  # as many as allowed
         ([0.62] * 5, 1.0, 0.65),
         ([0.62] * 5 + [0.31] * 100, 1.0, 0.65),
-        ([0.99] * 100, 1.0, 0.95),  # never higher
+        ([0.92] * 100, 1.0, 0.95),  # never higher
+        ([0.99] * 100, 1.0, 0.05),  # none helps
+        ([0.99] * 9 + [0.62], 1.0, 0.65),  # a little
         ([0.5], 0.0, 0.55),  # an event at the threshold is heard
     ],
 )
@@ -118,23 +121,27 @@ def test_of_thresholds_as_good_for_clips_the_lowest_that_keeps_running_speech_qu
     assert choose_threshold(SURE, np.array(alarms), hours) == expected
 
 
-def test_quiet_is_not_bought_with_more_than_three_clips_in_a_thousand() -> None:
+def test_quiet_is_not_bought_with_more_than_a_fifth_of_a_point() -> None:
     hesitant = [("go", [("go", 0.56)])] * 2
-    noisy = np.full(100, 0.9)
+    noisy = np.linspace(0, 0.94, 100)
     assert choose_threshold(SURE + hesitant, noisy, 1.0) == 0.55
-    assert choose_threshold(SURE * 8 + hesitant, noisy, 1.0) == 0.95  # two of 802 are worth it
+    assert choose_threshold(SURE * 16 + hesitant, noisy, 1.0) == 0.95  # two of 1602 are worth it
 
 
-def test_commands_heard_in_clips_without_one_raise_the_threshold() -> None:
-    mistaken: list[tuple[str, list[tuple[str, float]]]] = [("", [("go", 0.42), ("no", 0.3)])] * 10
+@pytest.mark.parametrize("kind", [UNKNOWN, SILENCE])
+def test_commands_heard_in_clips_without_one_raise_the_threshold(kind: str) -> None:
+    mistaken: list[tuple[str, list[tuple[str, float]]]] = [(kind, [("go", 0.42), ("no", 0.3)])] * 10
     assert choose_threshold(SURE + mistaken, np.zeros(0), 1.0) == 0.45
-    assert choose_threshold(SURE + [("", [])] * 10, np.zeros(0), 1.0) == 0.05
+    assert choose_threshold(SURE + [(kind, [])] * 10, np.zeros(0), 1.0) == 0.05
 
 
-def test_of_quiet_thresholds_the_best_for_clips_is_taken() -> None:
-    doubtful: list[tuple[str, list[tuple[str, float]]]] = [("", [("go", 0.42)])]
-    assert choose_threshold(SURE * 8 + doubtful, np.full(9, 0.2), 1.0) == 0.45
-    assert choose_threshold(SURE * 8 + doubtful + [("go", [("go", 0.43)])] * 2, np.full(9, 0.2), 1.0) == 0.25
+def test_clips_without_a_word_weigh_a_tenth_however_many_there_are() -> None:
+    hesitant = [("go", [("go", 0.43)])] * 3  # 2.9 % of the words
+    mistaken: list[tuple[str, list[tuple[str, float]]]] = [(UNKNOWN, [("go", 0.42)])]
+    quiet: list[tuple[str, list[tuple[str, float]]]] = [(UNKNOWN, [])]
+    for many in (1, 50):
+        assert choose_threshold(SURE + hesitant + (mistaken + quiet * 9) * many, np.zeros(0), 1.0) == 0.05
+        assert choose_threshold(SURE + hesitant + (mistaken + quiet) * many, np.zeros(0), 1.0) == 0.45
 
 
 def test_of_two_events_in_a_clip_the_surer_is_judged() -> None:
@@ -181,7 +188,8 @@ def test_calibration_makes_times_confidences_and_threshold_true(
 
     waits = {"isolation_s", "hesitation_s"}
     assert set(settings) == {"threshold", "confidence_slope", "confidence_bias", "onset_s", "offset_s"} | waits
-    heard_by = Recognizer(fake_runner(0.1, **settings))
+    # The tones' runner always finds an unknown word a little likely, which adds up while a command waits.
+    heard_by = Recognizer(fake_runner(0.1, **{**settings, "hesitation_s": 0.0}))
     samples = tune("", "low", "", "middle")
     heard = heard_by.accept(samples) + heard_by.finish()
     assert [command.name for command in heard] == ["low", "middle"]  # in spite of the alarms
@@ -198,9 +206,9 @@ def test_alarms_in_running_speech_raise_the_threshold(
     monkeypatch.setattr(calibrate, "SNRS_DB", (None,))
     runner = fake_runner()
     clips = [(tune("", word), word) for word in ("low", "high", "middle") * 10]
-    spoken = [tune("low", "")] if talk else [tune("", "")]
+    spoken = [(tune("low" if talk else "", "") * 0.007).astype(np.int16)]  # heard at 0.76
     settings = calibrate.calibrate(runner, Scenes(clips, spoken, runner.info.units))  # type: ignore[arg-type]
-    assert (settings["threshold"] > 0.9) is talk
+    assert (settings["threshold"] > 0.6) is talk
     assert settings["threshold"] >= 0.05
 
 
