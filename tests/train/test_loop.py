@@ -159,6 +159,23 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
     assert best_of([{"accuracy": math.nan}] * 3) == 3
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler warns of torch's own code
+def test_a_compiled_model_learns_the_same(train: Train) -> None:
+    settings = {"epochs": 1, "batch_s": 8.0, "warmup_epochs": 0.5, "threads": 1}
+    rows = [
+        train(f"{compiled}", training={**settings, "compile": compiled}).train_epoch() for compiled in (False, True)
+    ]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=0.02)
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_is_read(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler; install g\\+\\+, or set it to false"):
+        train(training={"epochs": 1, "threads": 1, "compile": True})
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train: Train) -> None:
     runs = [train("one"), train("two"), train("three", seed=1)]
     for trainer in runs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -35,7 +36,8 @@ class Trainer:
     """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), log and curves."""
 
     def __init__(self, recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None:
-        """Raises: ValueError where data or the initial checkpoint is missing, or `out` holds another recipe's run."""
+        """Raises: ValueError where data, the initial checkpoint or a C++ compiler that the recipe wants is missing, or
+        `out` holds another recipe's run."""
         if recipe.training.threads:
             torch.set_num_threads(recipe.training.threads)
         self.recipe, self.out = recipe, out
@@ -56,6 +58,10 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         self.resume()
         if recipe.training.compile:
+            if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
+                raise ValueError(
+                    "training.compile is true but there is no C++ compiler; install g++, or set it to false"
+                )
             self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
         self.scenes = SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(VALIDATION_S)
