@@ -19,12 +19,17 @@ from kouling.decoder import DecoderConfig  # noqa: E402
 from kouling.measure.accuracy import SILENCE, UNKNOWN  # noqa: E402
 from kouling.recognizer import Recognizer  # noqa: E402
 from kouling.train import calibrate, run  # noqa: E402
-from kouling.train.calibrate import choose_threshold, confidences, fit_logistic, listen, logit  # noqa: E402
+from kouling.train.calibrate import choose_threshold, fit_logistic, listen, logit  # noqa: E402
 from kouling.train.data import Clip, Corpus  # noqa: E402
 
 Samples = NDArray[np.int16]
 Tune = Callable[..., Samples]
 FakeRunner = Callable[..., Any]
+
+
+def confidences(probabilities: Any, slope: float, bias: float) -> Any:
+    """Platt's formula, written again."""
+    return 1 / (1 + np.exp(-(slope * logit(probabilities) + bias)))
 
 
 def sigmoid(odds: Any) -> Any:

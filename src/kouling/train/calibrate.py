@@ -125,11 +125,6 @@ def logit(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return odds
 
 
-def confidences(probabilities: NDArray[np.float64], slope: float, bias: float) -> NDArray[np.float64]:
-    calibrated: NDArray[np.float64] = 1 / (1 + np.exp(-(slope * logit(probabilities) + bias)))
-    return calibrated
-
-
 def fit_logistic(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, float]:
     """Slope and bias of P(right) = sigmoid(slope * logit(p) + bias), by maximum likelihood (Platt 1999)."""
     odds = logit(probabilities)  # bounded as in DecoderConfig.confidence
