@@ -20,9 +20,8 @@ from torch.nn import functional as F
 
 from kouling.config import Config, EncoderConfig
 
-TRAINING_BLOCK = (
-    36  # queries whose windows are computed at once in training: the scores of a whole scene are mostly masked
-)
+# Queries whose windows are computed at once in training: the scores of a whole scene would be mostly masked.
+TRAINING_BLOCK = 36
 
 
 class BlockState(NamedTuple):
