@@ -165,6 +165,47 @@ def test_another_microphone_changes_the_tone_and_not_the_silence() -> None:
     assert quiet.min() == 0
 
 
+@pytest.mark.parametrize("snr_db", [0.0, 12.0])
+def test_noise_added_to_features_is_that_added_to_samples(snr_db: float) -> None:
+    config = FeatureConfig()
+    rng = np.random.default_rng(0)
+    speech = np.concatenate([np.zeros(8000), 3000 * rng.standard_normal(16000)])
+    noise = 500 * rng.standard_normal(24000)
+
+    def features(samples: NDArray[np.float64]) -> NDArray[np.float32]:
+        return LogMel(config).accept(np.rint(samples).clip(-32768, 32767).astype(np.int16))[:144]
+
+    heard = (np.arange(144) >= 50)[None]  # the silence before does not count
+    settings = Augment(more_noise_percent=100.0, more_noise_low_db=snr_db, snr_high_db=snr_db)
+    clean, alone = features(speech)[None], features(noise)[None]
+    noisy = augment.add_noise_features(clean, heard, alone, np.random.default_rng(1), settings, config)
+    expected = features(speech + noise * (6 * 10 ** (-snr_db / 20)))
+    assert noisy.dtype == np.float32 and noisy.shape == clean.shape
+    for part in (slice(0, 45), slice(55, 144)):
+        difference = noisy[0, part].mean(axis=0) - expected[part].mean(axis=0)
+        assert abs(difference.mean()) < 0.03 and abs(difference).max() < 0.15  # 0.03 is 0.65 dB
+
+
+def test_noise_is_added_to_as_many_scenes_as_wanted_and_to_no_silence() -> None:
+    config, rng = FeatureConfig(), np.random.default_rng(0)
+    scenes = rng.uniform(1, 3, (400, 20, 64)).astype(np.float32)
+    scenes[:, :5] = 0
+    noise = rng.uniform(1, 3, scenes.shape).astype(np.float32)
+    heard = np.ones((400, 20), dtype=bool)
+
+    def noisy(noise: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
+        settings = Augment(more_noise_percent=percent)
+        return augment.add_noise_features(scenes, heard, noise, np.random.default_rng(3), settings, config)
+
+    assert noisy(noise, 0.0) is scenes
+    changed = (noisy(noise, 30.0) != scenes).any(axis=(1, 2))
+    assert 0.2 < changed.mean() < 0.4
+    louder = noisy(noise, 100.0)
+    assert np.isfinite(louder).all() and (louder >= scenes - 1e-4).all()
+    np.testing.assert_allclose(noisy(np.zeros_like(noise), 100.0), scenes, atol=1e-4)
+    assert (scenes[:, :5] == 0).all()  # what is given stays as it is
+
+
 # Augmentation: scenes
 
 
@@ -553,6 +594,23 @@ def test_scenes_have_the_shape_and_targets_of_their_recipe(maker: SceneMaker) ->
         noise_alone = (batches.lengths == 0) & ~batches.speech
         assert noise_alone.sum() >= rows * 0.04  # of every length, so that noise is as loud as it likes in each
         assert not batches.speech[: rows - batches.speech.sum()].any()
+
+
+def test_a_scene_knows_where_something_is_said_and_has_noise_to_be_added(maker: SceneMaker) -> None:
+    for batches in maker.draw_epoch(0):
+        rows = np.arange(len(batches.lengths))
+        heard = batches.heard(rows)
+        assert heard.shape == batches.features.shape[:2]
+        said = batches.spans.any(axis=(1, 2))
+        assert heard[~said].all() and not heard[said].all() and heard[said].any(axis=1).all()
+        row = int(np.flatnonzero(said)[0])
+        first, last = batches.spans[row, 0]
+        assert heard[row, first:last].all() and not heard[row, :first].any()
+        alone = batches.features[(batches.lengths == 0) & ~batches.speech].astype(np.float32)
+        for drawn in batches.draw_noise(np.random.default_rng(0), 9):
+            assert (drawn == alone).all(axis=(1, 2)).any()
+        only_words = replace(batches, lengths=np.ones_like(batches.lengths))
+        assert not only_words.draw_noise(np.random.default_rng(0), 2).any()
 
 
 def test_a_scene_says_what_its_targets_say(tiny_recipe: MakeRecipe, data: Path, cache: Path) -> None:

@@ -173,6 +173,36 @@ def simulate_room(rng: np.random.Generator) -> Floats:
     return taps
 
 
+def add_noise_features(
+    features: NDArray[np.float32],
+    heard: NDArray[np.bool_],
+    noise: NDArray[np.float32],
+    rng: np.random.Generator,
+    augment: Augment,
+    config: FeatureConfig,
+) -> NDArray[np.float32]:
+    """Rows heard in further noise: powers of mel bands add up, as those of unrelated sounds do on average. What is
+    rendered once serves for several epochs, and its noise is learned by heart; this noise is another each time.
+
+    features: (B, T, M); heard: (B, T) the frames whose mean power the SNR is measured against; noise: (B, T, M) the
+    features of nothing but noise, one for each row -> (B, T, M).
+    """
+    chosen = np.flatnonzero(rng.random(len(features)) * 100 < augment.more_noise_percent)
+    if not len(chosen):
+        return features
+    shifts, backwards = rng.integers(features.shape[1], size=len(features)), rng.random(len(features)) < 0.5
+    snr_db = torch.from_numpy(rng.uniform(augment.more_noise_low_db, augment.snr_high_db, len(chosen))).float()
+    turned = [np.roll(noise[i, ::-1] if backwards[i] else noise[i], shifts[i], axis=0) for i in chosen]
+    # Counted from the power of the floor, at which features are 0: the silence of both stays silence.
+    clean, added = (torch.expm1(torch.from_numpy(x) * config.log_scale) for x in (features[chosen], np.stack(turned)))
+    where = torch.from_numpy(heard[chosen])
+    power = (clean.mean(dim=2) * where).sum(dim=1) / where.sum(dim=1).clamp(min=1)
+    gain = power * 10 ** (-snr_db / 10) / added.mean(dim=(1, 2)).clamp(min=1e-3)
+    noisy = features.copy()
+    noisy[chosen] = torch.log1p(clean + added * gain[:, None, None]).numpy() / config.log_scale
+    return noisy
+
+
 def mask_features(features: NDArray[np.float32], rng: np.random.Generator, augment: Augment) -> None:
     """SpecAugment (Park et al. 2019, arXiv:1904.08779), in place. features: (B, T, M)."""
     batch, frames, mels = features.shape

@@ -24,7 +24,7 @@ from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.encoder import BlockState, Encoder, EncoderState
 from kouling.train import loss as losses
-from kouling.train.augment import filter_features, mask_features, warp_features
+from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
 from kouling.train.recipe import Recipe
 from kouling.train.scenes import Batches, SceneMaker
 
@@ -198,8 +198,11 @@ class Trainer:
 
     def train_step(self, batches: Batches, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
         features = batches.features[rows].astype(np.float32)
-        features = warp_features(features, rng, self.recipe.augment, self.recipe.config.features)
-        features = filter_features(features, rng, self.recipe.augment, self.recipe.config.features)
+        config = self.recipe.config.features
+        noise = batches.draw_noise(rng, len(rows))
+        features = add_noise_features(features, batches.heard(rows), noise, rng, self.recipe.augment, config)
+        features = warp_features(features, rng, self.recipe.augment, config)
+        features = filter_features(features, rng, self.recipe.augment, config)
         mask_features(features, rng, self.recipe.augment)
         # Silence of any length before and after: neither the phase of a step nor the length of a slot tells anything.
         subsampling = self.recipe.config.encoder.subsampling

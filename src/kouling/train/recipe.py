@@ -65,6 +65,8 @@ class Augment:
     snr_high_db: float = 40.0
     noise_percent: float = 70.0  # of scenes with added noise
     calls_percent: float = 25.0  # of recorded noise that is replaced by made-up sounds
+    more_noise_percent: float = 0.0  # of scenes that get further noise, another one every epoch
+    more_noise_low_db: float = 0.0  # the worst SNR of it
     room_percent: float = 30.0  # of clips heard in a simulated room
     time_masks_per_s: float = 0.2
     time_mask_s: float = 0.12

@@ -47,6 +47,20 @@ class Batches:
     spans: NDArray[np.int64]  # (R, slots, 2) feature frames between which each target is said, zeros at the end
     speech: NDArray[np.bool_]  # (R,) rows of running speech, which have no targets
 
+    def heard(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(B, T) frames in which something is said, or all where nothing is or where speech runs on."""
+        time = np.arange(self.features.shape[1])
+        spans = self.spans[rows, :, :, None]
+        said = ((spans[:, :, 0] <= time) & (time < spans[:, :, 1])).any(axis=1)
+        return said | ~said.any(axis=1, keepdims=True)
+
+    def draw_noise(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+        """(count, T, M) features of scenes of noise alone; silence where there are none."""
+        alone = np.flatnonzero((self.lengths == 0) & ~self.speech)
+        if not len(alone):
+            return np.zeros((count, *self.features.shape[1:]), dtype=np.float32)
+        return self.features[alone[rng.integers(len(alone), size=count)]].astype(np.float32)
+
 
 class SceneMaker:
     """All the recordings of a recipe, and scenes drawn from them."""
