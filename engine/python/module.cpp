@@ -92,7 +92,7 @@ public:
         return as_list(heard);
     }
     nb::object features(Samples samples) {
-        const size_t most = samples.size() / 160 + 1;
+        const size_t most = samples.size() / 160 + 2; // one more than come, so that all samples are taken
         auto *made = new float[most * owner->mels];
         nb::capsule keeper(made, [](void *p) noexcept { delete[] static_cast<float *>(p); });
         size_t used, count;

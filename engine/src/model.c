@@ -58,7 +58,7 @@ static int tables_fit(const model_header *m) {
         total += bins[i];
     }
     read_floats(&from, total);
-    return !from.failed;
+    return !from.failed && from.at == m->weights_at;
 }
 
 static int weights_fit(const model_header *m) {
@@ -79,7 +79,7 @@ static int weights_fit(const model_header *m) {
         read_floats(&from, width), read_floats(&from, width);
     }
     read_linear(&from, m->units, width);
-    return !from.failed;
+    return !from.failed && from.at == m->commands_at;
 }
 
 kouling_status kouling_model_open(kouling_model *model, const void *data, size_t bytes) {
