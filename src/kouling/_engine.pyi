@@ -1,4 +1,4 @@
-"""The C engine as a module; see `engine/python/module.cpp`. Not there where kouling was installed without a compiler."""
+"""The C engine as a module, `engine/python/module.cpp`; not there where kouling was installed without a compiler."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ class Model:
     def text(self) -> str: ...
 
 class Stream:
-    """One stream. commands: a compiled set; None for the model's own. Events are (command, start_s, end_s, confidence)."""
+    """One stream. commands: a compiled set; None for the model's own. An event: command, start_s, end_s, confidence."""
 
     def __init__(self, model: Model, commands: bytes | None, frames: int) -> None: ...
     @property

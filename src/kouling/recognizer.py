@@ -155,8 +155,8 @@ def model_names() -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of an installed model's name, of a folder that `kouling train` made, or a path as it is. In a folder, the
-    engine's where the engine was built and there is one.
+    """The file of an installed model's name, of a folder that `kouling train` made, or a path as it is. In a folder it
+    is the engine's, where the engine was built and there is one.
 
     Raises: ValueError listing the models there are.
     """

@@ -24,12 +24,12 @@ class Engine:
     """A model in the engine; any number of streams may share it, also on different threads."""
 
     def __init__(self, path: Path) -> None:
-        """Raises: ValueError where the file is no model of the engine, or the engine was not built; FileNotFoundError."""
+        """Raises: ValueError where the file is no model of the engine, or there is no engine; FileNotFoundError."""
         try:
             from kouling import _engine
         except ImportError:
             raise ValueError(
-                f"{path}: the C engine was not built when kouling was installed; install a C++ compiler and kouling anew"
+                f"{path}: the C engine was not built on installing; install a C++ compiler, then kouling anew"
             ) from None
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such model")
