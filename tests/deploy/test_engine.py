@@ -104,9 +104,7 @@ def test_events_are_those_of_python(model: str, command_set: str | None, speech:
     found = hear(recognizer.load(model, EXAMPLES / command_set if command_set else None), speech, 16000)
     assert [command.name for command in found] == [command.name for command in expected]
     for one, other in zip(found, expected, strict=True):
-        assert one.start_s == pytest.approx(other.start_s, abs=0.06) and one.end_s == pytest.approx(
-            other.end_s, abs=0.06
-        )
+        assert (one.start_s, one.end_s) == pytest.approx((other.start_s, other.end_s), abs=0.06)
         assert one.confidence == pytest.approx(other.confidence, abs=0.2)
 
 
@@ -230,9 +228,6 @@ def test_a_width_that_the_engine_does_not_run_is_refused(tiny_model: Path) -> No
     info, weights = checkpoint.load(tiny_model / "model.safetensors")
     table: dict[str, Any] = {"hidden_size": 24}
     changed = recognizer.overlay(info.config, {"encoder": table})
+    wider = checkpoint.ModelInfo(info.name, info.language, changed, info.units)
     with pytest.raises(ValueError, match="hidden_size is 24; the engine runs multiples of 16"):
-        model_file.pack(
-            checkpoint.ModelInfo(info.name, info.language, changed, info.units),
-            weights,
-            commands.every_unit(info.units),
-        )
+        model_file.pack(wider, weights, commands.every_unit(info.units))
