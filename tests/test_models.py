@@ -67,7 +67,7 @@ def test_the_step_is_that_of_the_checkpoint(model: str) -> None:
     torch = pytest.importorskip("torch", reason="the checkpoint runs in PyTorch", exc_type=ImportError)
     from kouling.deploy import step
 
-    path = recognizer.find_model(model)
+    path = recognizer.MODELS / model / recognizer.STEP_FILE
     info, encoder = step.load(path.with_name("model.safetensors"))
     runner = OnnxRunner(path)
     assert checkpoint.load_info(path.with_name("model.safetensors")) == runner.info

@@ -207,6 +207,19 @@ def test_models_are_found_by_name_folder_and_path(installed: Path) -> None:
     assert find_model("zh") == expected  # the name of a model comes before a folder
 
 
+def test_the_engine_runs_what_it_can(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = installed / "models" / "zh"
+    (folder / "model.kouling").write_bytes(b"model")
+    monkeypatch.setattr(recognizer.importlib.util, "find_spec", lambda name: "built")
+    assert find_model("zh") == find_model(folder) == folder / "model.kouling"
+    assert find_model("aa").name == "step.onnx" and not caplog.records
+    monkeypatch.setattr(recognizer.importlib.util, "find_spec", lambda name: None)
+    assert find_model("zh") == folder / "step.onnx"
+    assert "the C engine was not built" in caplog.text and "ONNX Runtime" in caplog.text
+
+
 def test_an_unknown_model_is_refused_with_those_there_are(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("en-comands", installed / "models" / "not-a-model", ""):
         message = refusal(lambda: find_model(wrong))  # noqa: B023
@@ -219,7 +232,7 @@ def test_an_unknown_model_is_refused_with_those_there_are(installed: Path, monke
 def test_a_checkpoint_is_refused_with_how_to_make_it_run(installed: Path) -> None:
     path = installed / "model.safetensors"
     path.write_bytes(b"")
-    assert f"kouling export {path} --target onnx" in refusal(lambda: find_model(path))
+    assert f"kouling export {path} --target engine" in refusal(lambda: find_model(path))
 
 
 def test_load_joins_a_model_and_a_command_set(tiny_model: Path, tmp_path: Path, voice: Callable[..., Samples]) -> None:

@@ -99,7 +99,9 @@ def parser() -> argparse.ArgumentParser:
 
     send = verb(verbs, "export", export, "write a trained model for another runtime")
     send.add_argument("model", type=Path, metavar="MODEL", help="checkpoint, model.safetensors")
-    send.add_argument("--target", required=True, choices=["onnx"])
+    send.add_argument("--target", required=True, choices=["engine", "onnx"])
+    send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
+    send.add_argument("--weights", choices=["int8", "float"], default="int8", help="engine: how weights are stored")
     send.add_argument("-o", "--output", type=Path, required=True)
 
     listing = verb(verbs, "models", models, "the models that are installed")
@@ -240,6 +242,11 @@ def train(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
+    if options.target == "engine":
+        from kouling.deploy import engine
+
+        engine.export(options.model, options.output, options.weights, options.commands)
+        return DONE
     try:
         from kouling.deploy import onnx
 

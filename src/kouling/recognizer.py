@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,15 @@ from kouling.config import overlay
 from kouling.decoder import Decoder, DecoderConfig
 from kouling.features import LogMel
 
+if TYPE_CHECKING:
+    from kouling.deploy.engine import Engine
+
+logger = logging.getLogger(__name__)
+
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "en-commands"
-STEP_FILE = "step.onnx"
+ENGINE_FILE = "model.kouling"  # of the C engine
+STEP_FILE = "step.onnx"  # of ONNX Runtime, where the engine was not built
 # Silence that ends a recording, besides the lookahead: the encoder may say a word a little after it was spoken.
 FLUSH_S = 0.8
 # Encoder frames computed in one call where many are waiting (files); bounds memory whatever the portion.
@@ -88,7 +96,7 @@ class Recognizer:
     def finish(self) -> list[Command]:
         """The stream has ended: decide what is still open. Then `reset` before the next one."""
         heard = []
-        for log_probs in self._log_probs(self._ending()):
+        for log_probs in self._log_probs(self.ending(len(self._features))):
             heard += self._decoder.accept(log_probs)
         return heard + self._decoder.flush()
 
@@ -96,16 +104,16 @@ class Recognizer:
         """(N, V) of a whole recording, flush included; for measuring. Leaves the recogniser reset."""
         self.reset()
         features = self._log_mel.accept(as_int16(samples))
-        result = np.concatenate([*self._log_probs(features), *self._log_probs(self._ending())])
+        result = np.concatenate([*self._log_probs(features), *self._log_probs(self.ending(len(self._features)))])
         self.reset()
         return result
 
-    def _ending(self) -> NDArray[np.float32]:
-        """The silence that ends a recording, up to a whole step with what is waiting."""
+    def ending(self, waiting: int) -> NDArray[np.float32]:
+        """(T, M) the silence that ends a recording, up to a whole step with the feature frames that are waiting."""
         config = self.info.config
         step = config.encoder.streaming_step_size
         frames = config.encoder.lookahead + round(FLUSH_S * 1000 / config.features.frame_shift_ms) + step
-        frames -= (len(self._features) + frames) % step
+        frames -= (waiting + frames) % step
         return np.zeros((frames, config.features.num_mels), dtype=np.float32)
 
     def _log_probs(self, features: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -147,19 +155,22 @@ def model_names() -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The ONNX file of an installed model's name, a folder that `kouling train` made, or a path.
+    """The file of an installed model's name, of a folder that `kouling train` made, or a path as it is. In a folder it
+    is the engine's, where the engine was built and there is one.
 
     Raises: ValueError listing the models there are.
     """
-    if str(model) in model_names():
-        return MODELS / str(model) / STEP_FILE
-    path = Path(model)
-    if path.is_dir() and (path / STEP_FILE).exists():
-        return path / STEP_FILE
+    path = MODELS / str(model) if str(model) in model_names() else Path(model)
+    built = importlib.util.find_spec("kouling._engine") is not None
+    for name in (ENGINE_FILE, STEP_FILE) if built else (STEP_FILE,):
+        if (path / name).is_file():
+            if not built and (path / ENGINE_FILE).is_file():
+                logger.warning("kouling: the C engine was not built on installing (no compiler?); using ONNX Runtime")
+            return path / name
     if path.is_file():
         if path.suffix == ".safetensors":
             raise ValueError(
-                f"{path} is a checkpoint; make it run with: kouling export {path} --target onnx -o MODEL.onnx"
+                f"{path} is a checkpoint; make it run with: kouling export {path} --target engine -o MODEL.kouling"
             )
         return path
     raise ValueError(
@@ -167,11 +178,19 @@ def find_model(model: str | Path) -> Path:
     )
 
 
-def load_runner(model: str | Path = DEFAULT_MODEL) -> Runner:
-    """The model on its default runtime. Raises: ValueError where there is none of that name, or it is unusable."""
+def load_runner(model: str | Path = DEFAULT_MODEL) -> Runner | Engine:
+    """The model on its runtime: the C engine for `.kouling`, else ONNX Runtime.
+
+    Raises: ValueError where there is none of that name, or it is unusable.
+    """
+    path = find_model(model)
+    if path.suffix == Path(ENGINE_FILE).suffix:
+        from kouling.deploy.engine import Engine
+
+        return Engine(path)
     from kouling.deploy.onnx import OnnxRunner
 
-    return OnnxRunner(find_model(model))
+    return OnnxRunner(path)
 
 
 def load(model: str | Path = DEFAULT_MODEL, command_set: str | Path | None = None) -> Recognizer:
@@ -180,4 +199,5 @@ def load(model: str | Path = DEFAULT_MODEL, command_set: str | Path | None = Non
     Raises: ValueError, one line, where the model or the command set is missing or unusable.
     """
     runner = load_runner(model)
-    return Recognizer(runner, commands.load(command_set, runner.info.units) if command_set else None)
+    chosen = commands.load(command_set, runner.info.units) if command_set else None
+    return runner.recognizer(chosen) if hasattr(runner, "recognizer") else Recognizer(runner, chosen)

@@ -266,6 +266,7 @@ def test_a_run_ends_calibrated_and_measured_in_the_runtime_that_ships(
     monkeypatch.setattr(run.checkpoint, "load", lambda path: (stored[-1], {"w": 1}))
     monkeypatch.setattr(run.checkpoint, "save", lambda path, info, weights: stored.append(info))
     monkeypatch.setattr(run.onnx, "export", exported)
+    monkeypatch.setattr(run.engine, "export", lambda source, target: done.append(target.name))
     monkeypatch.setattr(run.onnx, "OnnxRunner", lambda path: f"runner {len(done)}")
     monkeypatch.setattr(run, "calibrate", lambda *given: done.append(("calibrate", *given[:2])) or settings)
     monkeypatch.setattr(run, "evaluate_validation", lambda *given: done.append(("evaluate", *given)) or figures)
@@ -277,4 +278,5 @@ def test_a_run_ends_calibrated_and_measured_in_the_runtime_that_ships(
         (settings, {"seed": 3}),
         ("evaluate", "runner 4", "scenes"),
         (settings, {"seed": 3, "accuracy": 0.25, "clips": 8}),
+        "model.kouling",
     ]

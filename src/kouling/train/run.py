@@ -10,9 +10,9 @@ from rich.console import Console
 
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
-from kouling.deploy import onnx
+from kouling.deploy import engine, onnx
 from kouling.measure.accuracy import SILENCE, UNKNOWN, Evaluation, decide
-from kouling.recognizer import STEP_FILE, Recognizer, Runner
+from kouling.recognizer import ENGINE_FILE, STEP_FILE, Recognizer, Runner
 from kouling.train.calibrate import calibrate
 from kouling.train.loop import Trainer
 from kouling.train.recipe import Recipe
@@ -20,7 +20,8 @@ from kouling.train.scenes import SceneMaker
 
 
 def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None:
-    """Make, or finish, the model of a recipe in the folder `out`: model.safetensors, step.onnx, log.csv, curves.png.
+    """Make, or finish, the model of a recipe in the folder `out`: model.safetensors, step.onnx, model.kouling, log.csv
+    and curves.png.
 
     Raises: ValueError where data is missing or `out` holds another run; OSError on a full disk.
     """
@@ -52,6 +53,10 @@ def finish(out: Path, scenes: SceneMaker, report: Callable[[str], None]) -> None
     result = evaluate_validation(write(info), scenes)
     report(f"{result.accuracy:.2%} of {result.clips} validation clips")
     write(replace(info, provenance={**info.provenance, "accuracy": result.accuracy, "clips": result.clips}))
+    try:
+        engine.export(path, out / ENGINE_FILE)
+    except ValueError as error:  # a shape that the engine does not run; the model runs in ONNX Runtime
+        report(f"not for the engine: {error}")
 
 
 def evaluate_validation(runner: Runner, scenes: SceneMaker) -> Evaluation:

@@ -1,0 +1,218 @@
+#include "encoder.h"
+
+#include <string.h>
+
+#include "lanes.h"
+
+void *arena_take(arena *from, size_t count, size_t size) {
+    const size_t bytes = (count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
+    void *given = from->base ? from->base + from->at : NULL;
+    from->at += bytes;
+    return given;
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *memory) {
+    const size_t mels = model->mels, width = model->width, channels = model->stem_channels, n = most;
+    const size_t window = model->lookahead + model->subsampling, context = model->left_context + 1;
+    e->model = model;
+    e->level = kernels_named(NULL);
+    e->most = most;
+    e->tail = arena_take(memory, model->lookahead * mels, sizeof(float));
+    e->blocks = arena_take(memory, model->layers, sizeof(block_state));
+    for (uint32_t i = 0; i < model->layers; i++) {
+        block_state b;
+        b.keys = arena_take(memory, context * width, sizeof(float));
+        b.values = arena_take(memory, context * width, sizeof(float));
+        b.past = arena_take(memory, model->kernel * width, sizeof(float));
+        if (memory->base) e->blocks[i] = b;
+    }
+    const size_t turned = padded((mels + 4) * window + 3), stem_width = channels * (mels / 4);
+    const size_t positions = padded((mels / 2 + 2) * channels);
+    const size_t wide = larger(larger(model->inner, 3 * width), padded(model->units));
+    e->window = arena_take(memory, turned, sizeof(float));
+    e->positions = arena_take(memory, positions, sizeof(float));
+    e->convolved = arena_take(memory, mels / 2 * channels, sizeof(float));
+    e->stem = arena_take(memory, n * stem_width, sizeof(float));
+    e->x = arena_take(memory, n * width, sizeof(float));
+    e->h = arena_take(memory, n * width, sizeof(float));
+    e->wide = arena_take(memory, n * wide, sizeof(float));
+    e->scores = arena_take(memory, model->heads * padded(context), sizeof(float));
+    e->scale = arena_take(memory, n, sizeof(float));
+    e->bytes = arena_take(memory, larger(n * larger(wide, stem_width), larger(turned, positions + 4)), 1);
+}
+
+void encoder_reset(encoder *e) {
+    const model_header *model = e->model;
+    e->seen = e->key_row = e->past_row = 0;
+    memset(e->tail, 0, model->lookahead * model->mels * sizeof(float));
+    for (uint32_t i = 0; i < model->layers; i++) {
+        const size_t ring = (size_t)(model->left_context + 1) * model->width * sizeof(float);
+        memset(e->blocks[i].keys, 0, ring);
+        memset(e->blocks[i].values, 0, ring);
+        memset(e->blocks[i].past, 0, (size_t)model->kernel * model->width * sizeof(float));
+    }
+}
+
+/* y = w x, or y += w x, for rows each with a scale of its own. */
+static void multiply_rows(encoder *e, const linear *w, const float *x, uint32_t rows, float *y, size_t stride, int add) {
+    rows_in in = {e->bytes, e->scale, 1, x, w->inputs};
+    if (!w->floats)
+        for (uint32_t r = 0; r < rows; r++)
+            e->scale[r] = e->level->quantize(x + (size_t)r * w->inputs, w->inputs, e->bytes + (size_t)r * w->inputs);
+    e->level->multiply(w, &in, rows, y, stride, add);
+}
+
+/* The same for rows that overlap, `step` numbers apart in one array of `count`. */
+static void multiply_windows(encoder *e, const linear *w, const float *x, size_t count, size_t step, uint32_t rows, float *y) {
+    rows_in in = {e->bytes, e->scale, 0, x, step};
+    if (!w->floats) e->scale[0] = e->level->quantize(x, padded(count), e->bytes);
+    e->level->multiply(w, &in, rows, y, (size_t)w->blocks * LANES, 0);
+}
+
+static void scale_and_shift(const float *gain, const float *bias, uint32_t width, float *x) {
+    for (uint32_t i = 0; i < width; i++) x[i] = x[i] * gain[i] + bias[i];
+}
+
+/* Feature frames from `lookahead` before a step to its end -> one row of the projection's inputs. */
+static void run_stem_convolutions(encoder *e, reader weights, const float *const *frames, float *out) {
+    const model_header *m = e->model;
+    const uint32_t size = m->lookahead + m->subsampling, half = m->mels / 2, channels = m->stem_channels;
+    const linear patch = read_linear(&weights, channels, 5 * size);
+    /* By mel, so that the five mels of a position lie in a row; two mels of silence at either end. */
+    for (uint32_t t = 0; t < size; t++)
+        for (uint32_t i = 0; i < m->mels; i++) e->window[(i + 2) * size + t] = frames[t][i];
+    memset(e->window, 0, 2 * size * sizeof(float));
+    memset(e->window + (m->mels + 2) * size, 0, (padded((m->mels + 4) * size + 3) - (m->mels + 2) * size) * sizeof(float));
+    float *inner = e->positions + channels; /* one position of silence at either end */
+    multiply_windows(e, &patch, e->window, (m->mels + 4) * size, 2 * size, half, inner);
+    e->level->silu(inner, half * channels);
+    memset(e->positions, 0, channels * sizeof(float));
+    memset(inner + half * channels, 0, channels * sizeof(float));
+    for (uint32_t i = 0; i < m->stem_layers; i++) {
+        const linear deepen = read_linear(&weights, channels, 3 * channels);
+        multiply_windows(e, &deepen, e->positions, (half + 2) * channels, channels, half, e->convolved);
+        e->level->silu(e->convolved, half * channels);
+        for (uint32_t k = 0; k < half * channels; k++) inner[k] += e->convolved[k];
+    }
+    const linear mix = read_linear(&weights, channels, 3 * channels);
+    multiply_windows(e, &mix, e->positions, (half + 2) * channels, 2 * channels, half / 2, out);
+    e->level->silu(out, half / 2 * channels);
+}
+
+static void run_stem(encoder *e, reader *weights, const float *features, uint32_t frames) {
+    const model_header *m = e->model;
+    const uint32_t stem_width = m->stem_channels * (m->mels / 4);
+    for (uint32_t n = 0; n < frames; n++) {
+        const float *window[MODEL_MAX_WINDOW];
+        for (uint32_t t = 0; t < m->lookahead + m->subsampling; t++) {
+            const uint32_t at = n * m->subsampling + t;
+            window[t] = at < m->lookahead ? e->tail + at * m->mels : features + (at - m->lookahead) * m->mels;
+        }
+        run_stem_convolutions(e, *weights, window, e->stem + n * stem_width);
+    }
+    read_linear(weights, m->stem_channels, 5 * (m->lookahead + m->subsampling));
+    for (uint32_t i = 0; i < m->stem_layers + 1; i++) read_linear(weights, m->stem_channels, 3 * m->stem_channels);
+    const linear project = read_linear(weights, m->width, stem_width);
+    const float *gain = read_floats(weights, m->width), *bias = read_floats(weights, m->width);
+    multiply_rows(e, &project, e->stem, frames, e->x, m->width, 0);
+    for (uint32_t n = 0; n < frames; n++) {
+        e->level->normalize(e->x + n * m->width, m->width, e->x + n * m->width);
+        scale_and_shift(gain, bias, m->width, e->x + n * m->width);
+    }
+    /* The last `lookahead` frames stay for the next call. */
+    const uint32_t given = frames * m->subsampling, kept = given < m->lookahead ? m->lookahead - given : 0;
+    memmove(e->tail, e->tail + (m->lookahead - kept) * m->mels, kept * m->mels * sizeof(float));
+    memcpy(e->tail + kept * m->mels, features + (given - (m->lookahead - kept)) * m->mels,
+           (m->lookahead - kept) * m->mels * sizeof(float));
+}
+
+static void normalize_rows(encoder *e, uint32_t frames) {
+    for (uint32_t n = 0; n < frames; n++)
+        e->level->normalize(e->x + n * e->model->width, e->model->width, e->h + n * e->model->width);
+}
+
+/* x += half of the feed-forward module, whose half lies in its weights. */
+static void feed_forward(encoder *e, reader *weights, uint32_t frames) {
+    const model_header *m = e->model;
+    const linear expand = read_linear(weights, m->inner, m->width), contract = read_linear(weights, m->width, m->inner);
+    normalize_rows(e, frames);
+    multiply_rows(e, &expand, e->h, frames, e->wide, m->inner, 0);
+    e->level->silu(e->wide, (size_t)frames * m->inner);
+    multiply_rows(e, &contract, e->wide, frames, e->x, m->width, 1);
+}
+
+static void attention(encoder *e, reader *weights, block_state *state, uint32_t frames) {
+    const model_header *m = e->model;
+    const uint32_t width = m->width, ring = m->left_context + 1;
+    const linear query_key_value = read_linear(weights, 3 * width, width), output = read_linear(weights, width, width);
+    const float *bias = read_floats(weights, (size_t)m->heads * ring);
+    normalize_rows(e, frames);
+    multiply_rows(e, &query_key_value, e->h, frames, e->wide, 3 * width, 0);
+    uint32_t row = e->key_row, seen = e->seen;
+    for (uint32_t n = 0; n < frames; n++) {
+        const float *query = e->wide + (size_t)n * 3 * width;
+        memcpy(state->keys + (size_t)row * width, query + width, width * sizeof(float));
+        memcpy(state->values + (size_t)row * width, query + 2 * width, width * sizeof(float));
+        const uint32_t window = seen + 1, first = (row + ring - seen) % ring;
+        e->level->attend(query, state->keys, state->values, bias, width, m->heads, window, first, ring, ring, e->scores,
+                         e->h + n * width);
+        row = row + 1 == ring ? 0 : row + 1;
+        seen = seen < m->left_context ? seen + 1 : seen;
+    }
+    multiply_rows(e, &output, e->h, frames, e->x, width, 1);
+}
+
+static void convolution(encoder *e, reader *weights, block_state *state, uint32_t frames) {
+    const model_header *m = e->model;
+    const uint32_t width = m->width;
+    const linear gate = read_linear(weights, 2 * width, width);
+    const float *taps = read_floats(weights, (size_t)m->kernel * width), *bias = read_floats(weights, width);
+    const linear output = read_linear(weights, width, width);
+    normalize_rows(e, frames);
+    multiply_rows(e, &gate, e->h, frames, e->wide, 2 * width, 0);
+    uint32_t row = e->past_row;
+    for (uint32_t n = 0; n < frames; n++) {
+        e->level->gate(e->wide + (size_t)n * 2 * width, width, state->past + (size_t)row * width);
+        row = row + 1 == m->kernel ? 0 : row + 1; /* now the oldest */
+        e->level->depthwise(state->past, taps, bias, width, m->kernel, row, e->h + n * width);
+    }
+    multiply_rows(e, &output, e->h, frames, e->x, width, 1);
+}
+
+static void log_softmax(const float *x, uint32_t count, float *y) {
+    float most = x[0], total = 0.0f, at[LANES];
+    for (uint32_t i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
+    for (uint32_t i = 0; i < count; i += LANES) {
+        lanes_store(at, lanes_exp(lanes_sub(lanes_load(x + i), lanes_all(most))));
+        for (uint32_t k = 0; k < LANES && i + k < count; k++) total += at[k];
+    }
+    lanes_store(at, lanes_log(lanes_all(total)));
+    for (uint32_t i = 0; i < count; i++) y[i] = x[i] - most - at[0];
+}
+
+void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs) {
+    const model_header *m = e->model;
+    reader weights = model_weights(m);
+    run_stem(e, &weights, features, frames);
+    for (uint32_t i = 0; i < m->layers; i++) {
+        feed_forward(e, &weights, frames);
+        attention(e, &weights, &e->blocks[i], frames);
+        convolution(e, &weights, &e->blocks[i], frames);
+        feed_forward(e, &weights, frames);
+        const float *gain = read_floats(&weights, m->width), *bias = read_floats(&weights, m->width);
+        for (uint32_t n = 0; n < frames; n++) {
+            e->level->normalize(e->x + n * m->width, m->width, e->x + n * m->width);
+            scale_and_shift(gain, bias, m->width, e->x + n * m->width);
+        }
+    }
+    e->key_row = (e->key_row + frames) % (m->left_context + 1);
+    e->past_row = (e->past_row + frames) % m->kernel;
+    e->seen = m->left_context - e->seen < frames ? m->left_context : e->seen + frames;
+    const linear head = read_linear(&weights, m->units, m->width);
+    const size_t stride = padded(m->units);
+    multiply_rows(e, &head, e->x, frames, e->wide, stride, 0);
+    for (uint32_t n = 0; n < frames; n++) log_softmax(e->wide + n * stride, m->units, log_probs + (size_t)n * m->units);
+}

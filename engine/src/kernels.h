@@ -1,0 +1,61 @@
+/* The loops in which all the time goes, one set for every kind of processor. */
+#ifndef KOULING_KERNELS_H
+#define KOULING_KERNELS_H
+
+#include "model.h"
+
+/* Where a row of a product comes from: int8 numbers times a scale, or floats. */
+typedef struct {
+    const int8_t *bytes;
+    const float *scale; /* one for every row, or one for all where `scale_step` is 0 */
+    size_t scale_step;
+    const float *floats;
+    size_t stride; /* from one row to the next, in numbers */
+} rows_in;
+
+/* What the features are made with, in the model file. The FFT of 512 real samples is one of 256 complex numbers, made
+ * as 16 by 16. */
+typedef struct {
+    const float *window;       /* [400] */
+    const float *turn;         /* [2][256] cosine and -sine of 2 pi k1 n2 / 256, at 16 k1 + n2 */
+    const float *unpack;       /* [2][256] of 2 pi k / 512 */
+    const uint32_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
+    const float *triangles;    /* their weights, one behind the other */
+    uint32_t mels;
+    float floor, scale;
+} feature_tables;
+
+#define WINDOW_SAMPLES 400
+#define HOP_SAMPLES 160
+
+typedef struct {
+    const char *name;
+    /* 25 ms of samples -> one feature frame. */
+    void (*log_mel)(const int16_t *samples, const feature_tables *tables, float *features);
+    /* x -> round(x / scale) and the scale, which makes the largest number 127. `count` is a multiple of 16. */
+    float (*quantize)(const float *x, size_t count, int8_t *q);
+    /* y = x W + bias, or y += it. Rows of y are `stride` floats apart. */
+    void (*multiply)(const linear *w, const rows_in *x, uint32_t rows, float *y, size_t stride, int add);
+    /* y = (x - mean) / deviation */
+    void (*normalize)(const float *x, uint32_t width, float *y);
+    /* x = silu(x) */
+    void (*silu)(float *x, size_t count);
+    /* y = first half of x, times the sigmoid of its second half */
+    void (*gate)(const float *x, uint32_t width, float *y);
+    /* One query against `window` keys and values, the oldest at row `first` of a ring of `ring` rows. */
+    void (*attend)(const float *query, const float *keys, const float *values, const float *bias, uint32_t width,
+                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, uint32_t longest, float *scores,
+                   float *y);
+    /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the weights of their age) */
+    void (*depthwise)(const float *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
+                      uint32_t first, float *y);
+} kernels;
+
+/* The level of that name, or NULL where this processor has not got it; the fastest one it has for NULL. */
+const kernels *kernels_named(const char *name);
+
+/* For tests and measurements: let a stream compute at that level -> whether this processor has it. */
+struct kouling_stream;
+int kouling_use_level(struct kouling_stream *stream, const char *name);
+
+#endif

@@ -1,0 +1,156 @@
+/* Sixteen floats at a time, written once for every processor.
+ *
+ * GCC and Clang turn these into whatever vectors the target has; other compilers get plain loops. Sums are made in one
+ * order, lane by lane and then by halves, and products are never fused with sums (build with -ffp-contract=off), so
+ * every processor computes the same bits. */
+#ifndef KOULING_LANES_H
+#define KOULING_LANES_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#if defined(__GNUC__)
+#define KL_ALWAYS inline __attribute__((always_inline, unused))
+#else
+#define KL_ALWAYS inline
+#endif
+
+#define KL_INLINE static KL_ALWAYS
+
+#if defined(__GNUC__) && (__GNUC__ >= 9 || defined(__clang__))
+
+typedef float lanes __attribute__((vector_size(64)));
+typedef int32_t ints __attribute__((vector_size(64)));
+typedef int8_t bytes __attribute__((vector_size(16)));
+typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
+typedef int32_t ints_at __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int8_t bytes_at __attribute__((vector_size(16), aligned(1), may_alias));
+
+KL_INLINE lanes lanes_load(const float *p) { return *(const lanes_at *)p; }
+KL_INLINE void lanes_store(float *p, lanes x) { *(lanes_at *)p = x; }
+/* A macro: inlined from a function for any processor it would be put together from sixteen pieces. */
+#define lanes_all(x) ((lanes){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x})
+KL_INLINE lanes lanes_add(lanes a, lanes b) { return a + b; }
+KL_INLINE lanes lanes_sub(lanes a, lanes b) { return a - b; }
+KL_INLINE lanes lanes_mul(lanes a, lanes b) { return a * b; }
+KL_INLINE lanes lanes_div(lanes a, lanes b) { return a / b; }
+KL_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)(((ints)a & (a > b)) | ((ints)b & ~(a > b))); }
+KL_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)(((ints)a & (a < b)) | ((ints)b & ~(a < b))); }
+KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
+KL_INLINE lanes lanes_of_ints(const int32_t *p) { return __builtin_convertvector(*(const ints_at *)p, lanes); }
+/* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
+KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((ints)x + ((ints)magic_n << 23)); }
+/* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
+KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
+    const ints n = ((ints)x - 0x3f3504f3) >> 23;
+    *exponent = __builtin_convertvector(n, lanes);
+    *fraction = (lanes)((ints)x - (n << 23));
+}
+/* The lowest byte of each float's bits. */
+KL_INLINE void lanes_store_bytes(int8_t *p, lanes x) { *(bytes_at *)p = __builtin_convertvector((ints)x, bytes); }
+KL_INLINE float lanes_sum(lanes x) {
+    typedef float half __attribute__((vector_size(32)));
+    typedef float quarter __attribute__((vector_size(16)));
+    half h[2], a;
+    quarter q[2], b;
+    memcpy(h, &x, sizeof x);
+    a = h[0] + h[1];
+    memcpy(q, &a, sizeof a);
+    b = q[0] + q[1];
+    return (b[0] + b[2]) + (b[1] + b[3]);
+}
+
+#else
+
+typedef struct { float v[LANES]; } lanes;
+#define KL_EACH(expression) do { lanes r_; for (int i = 0; i < LANES; i++) r_.v[i] = (expression); return r_; } while (0)
+KL_INLINE int32_t float_bits(float x) { int32_t n; memcpy(&n, &x, 4); return n; }
+KL_INLINE float bits_float(int32_t n) { float x; memcpy(&x, &n, 4); return x; }
+KL_INLINE lanes lanes_load(const float *p) { KL_EACH(p[i]); }
+KL_INLINE void lanes_store(float *p, lanes x) { for (int i = 0; i < LANES; i++) p[i] = x.v[i]; }
+KL_INLINE lanes lanes_all(float x) { KL_EACH(x); }
+KL_INLINE lanes lanes_add(lanes a, lanes b) { KL_EACH(a.v[i] + b.v[i]); }
+KL_INLINE lanes lanes_sub(lanes a, lanes b) { KL_EACH(a.v[i] - b.v[i]); }
+KL_INLINE lanes lanes_mul(lanes a, lanes b) { KL_EACH(a.v[i] * b.v[i]); }
+KL_INLINE lanes lanes_div(lanes a, lanes b) { KL_EACH(a.v[i] / b.v[i]); }
+KL_INLINE lanes lanes_max(lanes a, lanes b) { KL_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+KL_INLINE lanes lanes_min(lanes a, lanes b) { KL_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+KL_INLINE lanes lanes_abs(lanes a) { KL_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
+KL_INLINE lanes lanes_of_ints(const int32_t *p) { KL_EACH((float)p[i]); }
+KL_INLINE lanes lanes_scale(lanes x, lanes n) {
+    KL_EACH(bits_float((int32_t)((uint32_t)float_bits(x.v[i]) + ((uint32_t)float_bits(n.v[i]) << 23))));
+}
+KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
+    for (int i = 0; i < LANES; i++) {
+        const int32_t bits = float_bits(x.v[i]), low = bits - 0x3f3504f3;
+        const int32_t n = low >= 0 ? low / (1 << 23) : -((-low + (1 << 23) - 1) / (1 << 23));
+        exponent->v[i] = (float)n;
+        fraction->v[i] = bits_float(bits - n * (1 << 23));
+    }
+}
+KL_INLINE void lanes_store_bytes(int8_t *p, lanes x) {
+    for (int i = 0; i < LANES; i++) p[i] = (int8_t)(float_bits(x.v[i]) & 0xff);
+}
+KL_INLINE float lanes_sum(lanes x) {
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) x.v[i] += x.v[i + half];
+    return x.v[0];
+}
+
+#endif
+
+KL_INLINE float lanes_largest(lanes x) {
+    float at[LANES], most;
+    lanes_store(at, x);
+    most = at[0];
+    for (int i = 1; i < LANES; i++) most = at[i] > most ? at[i] : most;
+    return most;
+}
+
+/* Adding and subtracting 1.5 * 2^23 rounds to a whole number, half to even; between the two, the lowest bits are it. */
+#define ROUND 12582912.0f
+
+/* e^x, relative error below 3e-7; x is taken as at most 88 and at least -87. */
+KL_INLINE lanes lanes_exp(lanes x) {
+    x = lanes_max(lanes_min(x, lanes_all(88.0f)), lanes_all(-87.0f));
+    const lanes shifted = lanes_add(lanes_mul(x, lanes_all(1.44269504f)), lanes_all(ROUND));
+    const lanes n = lanes_sub(shifted, lanes_all(ROUND));
+    lanes r = lanes_sub(x, lanes_mul(n, lanes_all(0.693359375f))); /* ln 2 in two parts (Cody and Waite) */
+    r = lanes_sub(r, lanes_mul(n, lanes_all(-2.12194440e-4f)));
+    lanes p = lanes_all(1.9875691500e-4f); /* Cephes' expf */
+    p = lanes_add(lanes_mul(p, r), lanes_all(1.3981999507e-3f));
+    p = lanes_add(lanes_mul(p, r), lanes_all(8.3334519073e-3f));
+    p = lanes_add(lanes_mul(p, r), lanes_all(4.1665795894e-2f));
+    p = lanes_add(lanes_mul(p, r), lanes_all(1.6666665459e-1f));
+    p = lanes_add(lanes_mul(p, r), lanes_all(5.0000001201e-1f));
+    p = lanes_add(lanes_add(lanes_mul(lanes_mul(p, r), r), r), lanes_all(1.0f));
+    return lanes_scale(p, shifted);
+}
+
+/* ln x for x above 0, relative error below 1e-7 or so; Cephes' logf. */
+KL_INLINE lanes lanes_log(lanes x) {
+    lanes exponent, f;
+    lanes_split(x, &exponent, &f); /* x = 2^exponent * f, f from sqrt(1/2) to sqrt(2) */
+    f = lanes_sub(f, lanes_all(1.0f));
+    const lanes square = lanes_mul(f, f);
+    lanes p = lanes_all(7.0376836292e-2f);
+    p = lanes_add(lanes_mul(p, f), lanes_all(-1.1514610310e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(1.1676998740e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(-1.2420140846e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(1.4249322787e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(-1.6668057665e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(2.0000714765e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(-2.4999993993e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(3.3333331174e-1f));
+    p = lanes_mul(lanes_mul(p, f), square);
+    p = lanes_add(p, lanes_mul(exponent, lanes_all(-2.12194440e-4f)));
+    p = lanes_sub(p, lanes_mul(square, lanes_all(0.5f)));
+    return lanes_add(lanes_add(f, p), lanes_mul(exponent, lanes_all(0.693359375f)));
+}
+
+KL_INLINE lanes lanes_sigmoid(lanes x) {
+    return lanes_div(lanes_all(1.0f), lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_all(0.0f), x))));
+}
+
+#endif

@@ -1,0 +1,218 @@
+#include "model.h"
+
+#include <string.h>
+
+#include "decoder.h"
+#include "kouling.h"
+
+static const void *take(reader *from, size_t count, size_t size);
+
+#define CHECKED_FROM 20 /* the checksum covers all that lies behind itself */
+
+uint32_t checksum(const uint8_t *bytes, size_t count) {
+    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    uint32_t crc = 0xffffffff;
+    for (size_t i = 0; i < count; i++) {
+        crc = (crc >> 4) ^ table[(crc ^ bytes[i]) & 15];
+        crc = (crc >> 4) ^ table[(crc ^ (bytes[i] >> 4)) & 15];
+    }
+    return ~crc;
+}
+
+/* What models and command sets have in common: magic[8], version, file_bytes, checksum. */
+static kouling_status check_file(const void *data, size_t bytes, const char *magic, uint32_t version, size_t header,
+                                 kouling_status not_one) {
+    uint32_t fields[3];
+    if (!data) return KOULING_NULL;
+    if ((uintptr_t)data % KOULING_ALIGN) return KOULING_MISALIGNED;
+    if (bytes < 8 || memcmp(data, magic, 8)) return not_one;
+    if (bytes < CHECKED_FROM) return KOULING_TRUNCATED;
+    memcpy(fields, (const uint8_t *)data + 8, sizeof fields);
+    if (fields[0] > version) return KOULING_NEWER;
+    if (fields[0] < 1 || fields[1] < header) return KOULING_CORRUPT;
+    if (bytes < fields[1]) return KOULING_TRUNCATED;
+    const uint32_t found = checksum((const uint8_t *)data + CHECKED_FROM, fields[1] - CHECKED_FROM);
+    return found == fields[2] ? KOULING_OK : KOULING_CORRUPT;
+}
+
+static int within(uint32_t value, uint32_t least, uint32_t most, uint32_t multiple) {
+    return value >= least && value <= most && value % multiple == 0;
+}
+
+static int is_section(uint32_t at, uint32_t bytes, uint32_t from, uint32_t file_bytes) {
+    return at % MODEL_ALIGN == 0 && at >= from && at <= file_bytes && bytes <= file_bytes - at;
+}
+
+static int tables_fit(const model_header *m) {
+    reader from = {(const uint8_t *)m, m->tables_at, m->weights_at, 0, 0};
+    read_floats(&from, WINDOW_SAMPLES);
+    read_floats(&from, 2 * 256);
+    read_floats(&from, 2 * 256);
+    const uint32_t *first = (const uint32_t *)(const void *)read_floats(&from, m->mels);
+    const uint32_t *bins = (const uint32_t *)(const void *)read_floats(&from, m->mels);
+    size_t total = 0;
+    for (uint32_t i = 0; !from.failed && i < m->mels; i++) {
+        if (first[i] > 256 || bins[i] > 256 - first[i]) return 0;
+        total += bins[i];
+    }
+    read_floats(&from, total);
+    return !from.failed && from.at == m->weights_at;
+}
+
+static int weights_fit(const model_header *m) {
+    const uint32_t width = m->width, channels = m->stem_channels;
+    reader from = model_weights(m);
+    read_linear(&from, channels, 5 * (m->lookahead + m->subsampling));
+    for (uint32_t i = 0; i < m->stem_layers + 1; i++) read_linear(&from, channels, 3 * channels);
+    read_linear(&from, width, channels * (m->mels / 4));
+    read_floats(&from, width), read_floats(&from, width);
+    for (uint32_t i = 0; i < m->layers; i++) {
+        read_linear(&from, m->inner, width), read_linear(&from, width, m->inner);
+        read_linear(&from, 3 * width, width), read_linear(&from, width, width);
+        read_floats(&from, (size_t)m->heads * (m->left_context + 1));
+        read_linear(&from, 2 * width, width);
+        read_floats(&from, (size_t)m->kernel * width), read_floats(&from, width);
+        read_linear(&from, width, width);
+        read_linear(&from, m->inner, width), read_linear(&from, width, m->inner);
+        read_floats(&from, width), read_floats(&from, width);
+    }
+    read_linear(&from, m->units, width);
+    return !from.failed && from.at == m->commands_at;
+}
+
+kouling_status kouling_model_open(kouling_model *model, const void *data, size_t bytes) {
+    if (!model) return KOULING_NULL;
+    model->data = NULL;
+    const kouling_status status = check_file(data, bytes, "KOULING", MODEL_VERSION, sizeof(model_header), KOULING_NO_MODEL);
+    if (status != KOULING_OK) return status;
+    const model_header *m = data;
+    const int shape = within(m->weights, WEIGHTS_FLOAT, WEIGHTS_INT8, 1) && within(m->mels, 8, 128, 4) &&
+                      within(m->layers, 1, 64, 1) && within(m->width, 16, 4096, 16) && within(m->heads, 1, 64, 1) &&
+                      m->width % m->heads == 0 && within(m->kernel, 2, 1024, 1) &&
+                      within(m->inner, 16, 16384, 16) && within(m->stem_channels, 16, 1024, 16) &&
+                      within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
+                      m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
+                      within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && within(m->left_context, 1, 4096, 1) &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->log_scale > 0;
+    const int sections = is_section(m->tables_at, 0, sizeof(model_header), m->file_bytes) &&
+                         is_section(m->weights_at, 0, m->tables_at, m->file_bytes) &&
+                         is_section(m->commands_at, m->commands_bytes, m->weights_at, m->file_bytes) &&
+                         is_section(m->text_at, m->text_bytes, m->commands_at, m->file_bytes);
+    if (!shape || !sections || !tables_fit(m) || !weights_fit(m)) return KOULING_CORRUPT;
+    kouling_commands own;
+    model->data = data;
+    const kouling_status inner = kouling_commands_open(&own, model, (const uint8_t *)data + m->commands_at, m->commands_bytes);
+    if (inner != KOULING_OK) model->data = NULL;
+    return inner == KOULING_OK ? KOULING_OK : KOULING_CORRUPT;
+}
+
+kouling_status kouling_model_text(const kouling_model *model, const char **text, size_t *bytes) {
+    if (!model || !model->data || !text || !bytes) return KOULING_NULL;
+    const model_header *m = model->data;
+    *text = (const char *)model->data + m->text_at;
+    *bytes = m->text_bytes;
+    return KOULING_OK;
+}
+
+kouling_status kouling_commands_open(kouling_commands *commands, const kouling_model *model, const void *data, size_t bytes) {
+    command_set set;
+    if (!commands || !model || !model->data) return KOULING_NULL;
+    commands->data = NULL;
+    kouling_status status = check_file(data, bytes, "KLWORDS", COMMANDS_VERSION, sizeof(commands_header), KOULING_NO_COMMANDS);
+    if (status == KOULING_OK) status = commands_read(&set, data);
+    if (status == KOULING_OK && set.header->units != ((const model_header *)model->data)->units) status = KOULING_UNFIT;
+    if (status == KOULING_OK) commands->data = data;
+    return status;
+}
+
+static int all_within(const int32_t *values, uint32_t count, int32_t least, int64_t most) {
+    for (uint32_t i = 0; i < count; i++)
+        if (values[i] < least || values[i] > most) return 0;
+    return 1;
+}
+
+kouling_status commands_read(command_set *set, const void *data) {
+    const commands_header *h = data;
+    reader from = {data, sizeof *h, h->file_bytes, 0, 0};
+    if (!within(h->nodes, 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
+        !within(h->settle, 1, 65536, 1) || h->isolation > 65536 || h->hesitation > 65536 || h->unknown >= h->units)
+        return KOULING_CORRUPT;
+    set->header = h;
+    set->unit = take(&from, h->nodes, 4), set->parent = take(&from, h->nodes, 4), set->command = take(&from, h->nodes, 4);
+    set->depth = take(&from, h->nodes, 4), set->first_unit = take(&from, h->nodes, 4);
+    set->beyond_at = take(&from, (size_t)h->nodes + 1, 4), set->beyond = take(&from, h->beyond, 4);
+    set->threshold = take(&from, h->commands, 8);
+    set->onset_s = take(&from, h->units, 8), set->offset_s = take(&from, h->units, 8);
+    set->name_at = take(&from, (size_t)h->commands + 1, 4);
+    set->text = take(&from, h->text_bytes, 1);
+    if (from.failed) return KOULING_CORRUPT;
+    const int32_t units = (int32_t)h->units, nodes = (int32_t)h->nodes;
+    int fits = all_within(set->unit, h->nodes, 0, units - 1) && all_within(set->first_unit, h->nodes, 0, units - 1) &&
+               all_within(set->command, h->nodes, -1, (int64_t)h->commands - 1) &&
+               all_within(set->beyond_at, h->nodes + 1, 0, h->beyond) && all_within(set->beyond, h->beyond, 1, nodes - 1) &&
+               set->parent[0] == 0 && set->command[0] == -1;
+    for (int32_t n = 1; fits && n < nodes; n++) fits = set->parent[n] >= 0 && set->parent[n] < n;
+    for (uint32_t c = 0; fits && c < h->commands; c++)
+        fits = set->name_at[c] <= set->name_at[c + 1] && set->name_at[c + 1] <= h->text_bytes;
+    return fits ? KOULING_OK : KOULING_CORRUPT;
+}
+
+const char *kouling_message(kouling_status status) {
+    static const char *const messages[] = {
+        "no error",
+        "a pointer is null",
+        "memory is not aligned to 64 bytes",
+        "the file is cut short",
+        "this is no model of kouling",
+        "this is no command set of kouling",
+        "the file was made by a newer version of kouling",
+        "the file is damaged",
+        "the command set was made for another model",
+        "the memory is smaller than kouling_stream_size says",
+        "the stream is not initialised",
+        "a number is not among those allowed",
+    };
+    return (unsigned)status < sizeof messages / sizeof *messages ? messages[status] : "unknown status";
+}
+
+static const void *take(reader *from, size_t count, size_t size) {
+    const size_t room = from->end - from->at;
+    if (from->failed || count > room / size) {
+        from->failed = 1;
+        return NULL;
+    }
+    const size_t bytes = (count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
+    if (bytes > room) {
+        from->failed = 1;
+        return NULL;
+    }
+    const uint8_t *found = from->base + from->at;
+    from->at += bytes;
+    return found;
+}
+
+reader model_weights(const model_header *model) {
+    return (reader){(const uint8_t *)model, model->weights_at, model->file_bytes, model->weights, 0};
+}
+
+const float *read_floats(reader *from, size_t count) { return take(from, count, sizeof(float)); }
+
+linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
+    linear found = {0};
+    found.inputs = inputs;
+    found.outputs = outputs;
+    found.fours = (inputs + 3) / 4;
+    found.blocks = (outputs + 15) / 16;
+    const size_t columns = (size_t)found.blocks * 16;
+    if (from->kind == WEIGHTS_FLOAT) {
+        found.floats = read_floats(from, columns * inputs);
+    } else {
+        found.weights = take(from, columns * found.fours * 4, 1);
+        found.scale = read_floats(from, columns);
+        found.sums = take(from, columns, sizeof(int32_t));
+    }
+    found.bias = read_floats(from, columns);
+    return found;
+}

@@ -1,0 +1,54 @@
+/* The model file: a header, and behind it everything in the order in which a step reads it. Used in place. */
+#ifndef KOULING_MODEL_H
+#define KOULING_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MODEL_VERSION 1
+#define MODEL_ALIGN 64
+#define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
+
+enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 };
+
+/* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */
+typedef struct {
+    char magic[8]; /* "KOULING", a zero */
+    uint32_t version, file_bytes, checksum;
+    uint32_t weights; /* WEIGHTS_... */
+    uint32_t mels, layers, heads, width, kernel, inner, stem_channels, stem_layers;
+    uint32_t subsampling, lookahead, step_frames, left_context, units;
+    float log_floor, log_scale;
+    uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
+    uint32_t priming_frames; /* encoder frames of silence with which a stream begins */
+    uint32_t reserved[4];
+} model_header;
+
+/* CRC-32 (IEEE 802.3), as zlib's. */
+uint32_t checksum(const uint8_t *bytes, size_t count);
+
+/* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
+ * four weights of each output, so that sixteen products of four are one instruction where there is one. */
+typedef struct {
+    uint32_t inputs, outputs;   /* what counts */
+    uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
+    const int8_t *weights;      /* int8: [blocks][fours][16][4] */
+    const float *scale;         /* [blocks * 16] */
+    const int32_t *sums;        /* [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
+    const float *floats;        /* float: [blocks][inputs][16] */
+    const float *bias;          /* [blocks * 16] */
+} linear;
+
+/* Where in the file one is. Running over its end is remembered, not done. */
+typedef struct {
+    const uint8_t *base;
+    size_t at, end;
+    uint32_t kind;
+    int failed;
+} reader;
+
+reader model_weights(const model_header *model);
+const float *read_floats(reader *from, size_t count);
+linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
+
+#endif

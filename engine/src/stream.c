@@ -1,0 +1,223 @@
+/* The public interface: samples in, events out. */
+#include <string.h>
+
+#include "decoder.h"
+#include "encoder.h"
+#include "kouling.h"
+#include "model.h"
+
+#define READY 0x6b6c6e67u /* a stream that was initialised */
+#define FLUSH_FRAMES 80   /* feature frames of silence that end a recording, besides the lookahead */
+
+struct kouling_stream {
+    uint32_t ready;
+    encoder encoder;
+    decoder decoder;
+    feature_tables tables;
+    uint32_t samples_waiting, features_waiting, decoded, made; /* log-probabilities: made so far, decoded of them */
+    int32_t ending; /* silent frames still to come, -1 while the audio lasts */
+    int16_t samples[WINDOW_SAMPLES];
+    float *features;  /* [most * subsampling][mels] */
+    float *log_probs; /* [most][units] */
+};
+
+static feature_tables read_tables(const model_header *m) {
+    reader from = {(const uint8_t *)m, m->tables_at, m->weights_at, 0, 0};
+    feature_tables t = {.mels = m->mels, .floor = m->log_floor, .scale = m->log_scale};
+    t.window = read_floats(&from, WINDOW_SAMPLES);
+    t.turn = read_floats(&from, 2 * 256);
+    t.unpack = read_floats(&from, 2 * 256);
+    t.first_bin = (const uint32_t *)(const void *)read_floats(&from, m->mels);
+    t.bins = (const uint32_t *)(const void *)read_floats(&from, m->mels);
+    t.triangles = (const float *)(const void *)(from.base + from.at);
+    return t;
+}
+
+static size_t place(kouling_stream *s, const model_header *m, const command_set *commands, uint32_t frames, uint8_t *memory) {
+    arena from = {memory, 0};
+    const uint32_t most = frames > m->step_frames ? frames / m->step_frames * m->step_frames : m->step_frames;
+    arena_take(&from, 1, sizeof *s);
+    encoder_place(&s->encoder, m, most, &from);
+    decoder_place(&s->decoder, commands, &from);
+    s->features = arena_take(&from, (size_t)most * m->subsampling * m->mels, sizeof(float));
+    s->log_probs = arena_take(&from, (size_t)most * m->units, sizeof(float));
+    return from.at;
+}
+
+static kouling_status choose(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
+                             const model_header **m, command_set *set) {
+    if (!model || !model->data || (commands && !commands->data)) return KOULING_NULL;
+    if (frames < 1 || frames > KOULING_MAX_FRAMES) return KOULING_NOT_ALLOWED;
+    *m = model->data;
+    return commands_read(set, commands ? commands->data : (const uint8_t *)model->data + (*m)->commands_at);
+}
+
+kouling_status kouling_stream_size(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
+                                   size_t *bytes) {
+    const model_header *m;
+    command_set set;
+    kouling_stream unplaced;
+    if (!bytes) return KOULING_NULL;
+    const kouling_status status = choose(model, commands, frames, &m, &set);
+    if (status == KOULING_OK) *bytes = place(&unplaced, m, &set, frames, NULL);
+    return status;
+}
+
+kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model *model, const kouling_commands *commands,
+                                   uint32_t frames, void *memory, size_t bytes) {
+    const model_header *m;
+    command_set set;
+    size_t needed;
+    if (!stream || !memory) return KOULING_NULL;
+    if ((uintptr_t)memory % KOULING_ALIGN) return KOULING_MISALIGNED;
+    kouling_status status = kouling_stream_size(model, commands, frames, &needed);
+    if (status != KOULING_OK) return status;
+    if (bytes < needed) return KOULING_TOO_SMALL;
+    kouling_stream *s = memory;
+    memset(s, 0, sizeof *s);
+    status = choose(model, commands, frames, &m, &set);
+    if (status != KOULING_OK) return status;
+    place(s, m, &set, frames, memory);
+    s->tables = read_tables(m);
+    s->ready = READY;
+    status = kouling_reset(s);
+    if (status == KOULING_OK) *stream = s;
+    return status;
+}
+
+kouling_status kouling_reset(kouling_stream *s) {
+    if (!s) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    const model_header *m = s->encoder.model;
+    encoder_reset(&s->encoder);
+    decoder_reset(&s->decoder);
+    s->samples_waiting = s->features_waiting = s->decoded = s->made = 0;
+    s->ending = -1;
+    /* As if it had been silent so far: models trained on streams hear best in the midst of one. */
+    memset(s->features, 0, (size_t)s->encoder.most * m->subsampling * m->mels * sizeof(float));
+    for (uint32_t left = m->priming_frames; left > 0;) {
+        const uint32_t now = left < s->encoder.most ? left : s->encoder.most;
+        encoder_run(&s->encoder, s->features, now, s->log_probs);
+        left -= now;
+    }
+    return KOULING_OK;
+}
+
+int kouling_use_level(kouling_stream *s, const char *name) {
+    const kernels *level = kernels_named(name);
+    if (level) s->encoder.level = level;
+    return level != NULL;
+}
+
+/* Samples into the window -> whether it is full. */
+static int fill_window(kouling_stream *s, const int16_t *samples, size_t count, size_t *used) {
+    const size_t room = WINDOW_SAMPLES - s->samples_waiting, left = count - *used, taken = left < room ? left : room;
+    memcpy(s->samples + s->samples_waiting, samples + *used, taken * sizeof *samples);
+    s->samples_waiting += (uint32_t)taken;
+    *used += taken;
+    return s->samples_waiting == WINDOW_SAMPLES;
+}
+
+static void make_features(kouling_stream *s, float *features) {
+    s->encoder.level->log_mel(s->samples, &s->tables, features);
+    s->samples_waiting = WINDOW_SAMPLES - HOP_SAMPLES;
+    memmove(s->samples, s->samples + HOP_SAMPLES, s->samples_waiting * sizeof *s->samples);
+}
+
+/* Run the encoder over the whole steps that wait. */
+static void make_log_probs(kouling_stream *s) {
+    const model_header *m = s->encoder.model;
+    const uint32_t step = m->step_frames * m->subsampling, whole = s->features_waiting / step * step;
+    encoder_run(&s->encoder, s->features, whole / m->subsampling, s->log_probs);
+    s->features_waiting -= whole;
+    memmove(s->features, s->features + (size_t)whole * m->mels, (size_t)s->features_waiting * m->mels * sizeof(float));
+    s->decoded = 0;
+    s->made = whole / m->subsampling;
+}
+
+/* Decode what is made -> whether there was room for all events. */
+static int decode(kouling_stream *s, kouling_event *events, size_t *heard) {
+    const uint32_t units = s->encoder.model->units;
+    while (s->decoded < s->made) {
+        if (*heard + DECODER_WAITING + 1 > KOULING_MAX_EVENTS) return 0;
+        *heard += decoder_advance(&s->decoder, s->log_probs + (size_t)s->decoded++ * units, events + *heard);
+    }
+    return 1;
+}
+
+kouling_status kouling_accept(kouling_stream *s, const int16_t *samples, size_t count, size_t *used,
+                              kouling_event *events, size_t *heard) {
+    if (!s || (!samples && count) || !used || !events || !heard) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    const model_header *m = s->encoder.model;
+    const uint32_t full = s->encoder.most * m->subsampling, step = m->step_frames * m->subsampling;
+    *used = *heard = 0;
+    if (!decode(s, events, heard)) return KOULING_OK;
+    while (fill_window(s, samples, count, used)) {
+        make_features(s, s->features + (size_t)s->features_waiting++ * m->mels);
+        if (s->features_waiting < full) continue;
+        make_log_probs(s);
+        if (!decode(s, events, heard)) return KOULING_OK;
+    }
+    if (s->features_waiting >= step) {
+        make_log_probs(s);
+        decode(s, events, heard); /* what finds no room is decoded by the next call */
+    }
+    return KOULING_OK;
+}
+
+kouling_status kouling_finish(kouling_stream *s, kouling_event *events, size_t *heard) {
+    if (!s || !events || !heard) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    const model_header *m = s->encoder.model;
+    const uint32_t full = s->encoder.most * m->subsampling, step = m->step_frames * m->subsampling;
+    *heard = 0;
+    if (!decode(s, events, heard)) return KOULING_OK;
+    if (s->ending < 0) { /* silence up to a whole step */
+        s->ending = (int32_t)(m->lookahead + FLUSH_FRAMES + step);
+        s->ending -= (int32_t)((s->features_waiting + (uint32_t)s->ending) % step);
+    }
+    while (s->ending > 0) {
+        const uint32_t room = full - s->features_waiting, now = (uint32_t)s->ending < room ? (uint32_t)s->ending : room;
+        memset(s->features + (size_t)s->features_waiting * m->mels, 0, (size_t)now * m->mels * sizeof(float));
+        s->features_waiting += now;
+        s->ending -= (int32_t)now;
+        make_log_probs(s);
+        if (!decode(s, events, heard)) return KOULING_OK;
+    }
+    if (*heard + DECODER_WAITING + 1 <= KOULING_MAX_EVENTS) *heard += decoder_flush(&s->decoder, events + *heard);
+    return KOULING_OK;
+}
+
+kouling_status kouling_features(kouling_stream *s, const int16_t *samples, size_t count, size_t *used, float *features,
+                                size_t room, size_t *frames) {
+    if (!s || (!samples && count) || !used || (!features && room) || !frames) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    *used = *frames = 0;
+    while (*frames < room && fill_window(s, samples, count, used)) make_features(s, features + s->encoder.model->mels * (*frames)++);
+    return KOULING_OK;
+}
+
+kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_t frames, float *log_probs) {
+    if (!s || ((!features || !log_probs) && frames)) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    const model_header *m = s->encoder.model;
+    if (frames % (m->step_frames * m->subsampling)) return KOULING_NOT_ALLOWED;
+    for (size_t left = frames / m->subsampling; left > 0;) {
+        const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
+        encoder_run(&s->encoder, features, now, log_probs);
+        features += (size_t)now * m->subsampling * m->mels;
+        log_probs += (size_t)now * m->units;
+        left -= now;
+    }
+    return KOULING_OK;
+}
+
+kouling_status kouling_shape(const kouling_model *model, uint32_t *mels, uint32_t *step, uint32_t *units) {
+    if (!model || !model->data || !mels || !step || !units) return KOULING_NULL;
+    const model_header *m = model->data;
+    *mels = m->mels;
+    *step = m->step_frames * m->subsampling;
+    *units = m->units;
+    return KOULING_OK;
+}

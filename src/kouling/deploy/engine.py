@@ -1,0 +1,98 @@
+"""The C engine: a recogniser that does all in C, and the export of a checkpoint to its model file. Neither needs torch.
+
+The engine is the module `kouling._engine`, built from `engine/` when kouling is installed. Where there was no compiler
+it is missing, and models run in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import checkpoint, commands
+from kouling.checkpoint import ModelInfo
+from kouling.commands import Command, CommandSet
+from kouling.deploy import model_file
+from kouling.recognizer import Recognizer, as_int16
+
+
+class Engine:
+    """A model in the engine; any number of streams may share it, also on different threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises: ValueError where the file is no model of the engine, or there is no engine; FileNotFoundError."""
+        try:
+            from kouling import _engine
+        except ImportError:
+            raise ValueError(
+                f"{path}: the C engine was not built on installing; install a C++ compiler, then kouling anew"
+            ) from None
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such model")
+        self._engine = _engine
+        try:
+            self.model = _engine.Model(path.read_bytes())
+            self.info = ModelInfo.from_json(self.model.text)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def recognizer(self, command_set: CommandSet | None = None) -> EngineRecognizer:
+        """A stream of its own. command_set: what to listen for; every word of the model if left out."""
+        packed = None if command_set is None else model_file.pack_commands(self.info, command_set)
+        stream = self._engine.Stream(self.model, packed, self._engine.FILE)
+        return EngineRecognizer(self.info, command_set or commands.every_unit(self.info.units), stream)
+
+
+class EngineRecognizer(Recognizer):
+    """One stream of audio, all of it in C; the GIL is released while samples are worked on."""
+
+    def __init__(self, info: ModelInfo, command_set: CommandSet, stream: Any) -> None:
+        self.info = info
+        self.command_set = command_set
+        self._stream = stream
+
+    def reset(self) -> None:
+        self._stream.reset()
+
+    def accept(self, samples: NDArray[Any]) -> list[Command]:
+        return self._commands(self._stream.accept(np.ascontiguousarray(as_int16(samples))))
+
+    def finish(self) -> list[Command]:
+        return self._commands(self._stream.finish())
+
+    def log_probs(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        self.reset()
+        encoder = self.info.config.encoder
+        features = self._stream.features(np.ascontiguousarray(as_int16(samples)))
+        whole = np.concatenate([features, self.ending(len(features))])
+        result: NDArray[np.float32] = self._stream.log_probs(whole, encoder.subsampling)
+        self.reset()
+        return result
+
+    def _commands(self, events: list[tuple[int, float, float, float]]) -> list[Command]:
+        specs = self.command_set.commands
+        return [
+            Command(specs[index].name, round(start_s, 3), round(end_s, 3), round(confidence, 4))
+            for index, start_s, end_s, confidence in events
+        ]
+
+
+def export(checkpoint_path: Path, output: Path, weights: str = "int8", command_set: Path | None = None) -> None:
+    """Write a checkpoint as a model file of the engine, with the commands that it listens for: those of a TOML file, or
+    every word of the model.
+
+    Raises: ValueError where the checkpoint or the command set is unusable, or the model's shape is none that the engine
+    runs; OSError where the file cannot be written.
+    """
+    info, tensors = checkpoint.load(checkpoint_path)
+    chosen = commands.load(command_set, info.units) if command_set else commands.every_unit(info.units)
+    temporary = output.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(model_file.pack(info, tensors, chosen, weights))
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,228 @@
+"""The model file of the C engine: a checkpoint packed in the order in which a step reads it.
+
+`docs/model-file.md` describes the format; `engine/src/model.h` is its other half. What can be folded is: the gains and
+biases of normalisations into the linear layers behind them, batch normalisation into the depthwise convolution, the
+half of the feed-forward modules and the scale of the scores into weights.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling.checkpoint import ModelInfo
+from kouling.commands import UNKNOWN, CommandSet
+from kouling.decoder import Decoder
+from kouling.features import mel_filters, povey_window
+from kouling.recognizer import overlay_decoder
+
+MAGIC = b"KOULING\0"
+VERSION = 1
+ALIGN = 64
+LANES = 16  # numbers that the engine's kernels take at once
+HEADER_BYTES = 128
+COMMANDS_MAGIC = b"KLWORDS\0"
+COMMANDS_VERSION = 1
+COMMANDS_HEADER_BYTES = 128
+DEFAULT_ONSET_S = 0.3  # as the decoder's
+SCHEMES = {"float": 0, "int8": 1}
+MAX_WINDOW = 64
+
+Floats = NDArray[np.float64]
+
+
+def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: CommandSet, scheme: str = "int8") -> bytes:
+    """The model file as bytes. Raises: ValueError where the model's shape is none that the engine runs."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"weights are {scheme!r}; allowed: {', '.join(SCHEMES)}")
+    encoder, features = info.config.encoder, info.config.features
+    _check(info)
+    tables = b"".join(map(_aligned, _feature_tables(info)))
+    packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme)
+    packer.stem(encoder.stem_layers)
+    for index in range(encoder.layers):
+        packer.block(f"blocks.{index}", encoder.hidden_size, encoder.attention_heads)
+    packer.linear(*packer.layer("head"))
+    body = b"".join(map(_aligned, packer.parts))
+    text = info.to_json().encode()
+    tables_at = HEADER_BYTES
+    weights_at = tables_at + len(tables)
+    commands_at = weights_at + len(body)
+    own = pack_commands(info, command_set)
+    text_at = commands_at + len(own)
+    fields = [
+        *(SCHEMES[scheme], features.num_mels, encoder.layers, encoder.attention_heads, encoder.hidden_size),
+        *(encoder.conv_kernel_size, _padded(encoder.hidden_size * encoder.ffn_expansion)),
+        _padded(encoder.stem_channels),
+        *(encoder.stem_layers, encoder.subsampling, encoder.lookahead, encoder.frames_per_step),
+        *(encoder.left_context, len(info.units)),
+    ]
+    sections = (tables_at, weights_at, commands_at, len(own), text_at, len(text))
+    priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
+    scales = (features.log_floor, features.log_scale)
+    header = struct.pack(f"<{len(fields)}I2f{len(sections)}II", *fields, *scales, *sections, priming)
+    return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + tables + body + own + _aligned(text))
+
+
+def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
+    """A command set compiled for a model: what `Decoder` derives from both. See `command_set` in decoder.h."""
+    encoder = info.config.encoder
+    lookahead_s = encoder.lookahead * info.config.features.frame_shift_ms / 1000
+    decoder = Decoder(info.units, command_set, overlay_decoder(info), info.config.encoder_frame_s, -lookahead_s)
+    tree, settings = decoder.tree, decoder.config
+    nodes, units = len(tree.unit), len(info.units)
+    beyond = [tree.beyond.get(node, np.zeros(0, dtype=np.int64)) for node in range(nodes)]
+    beyond_at = np.cumsum([0, *map(len, beyond)])
+    names = [spec.name.encode() for spec in command_set.commands]
+    text = b"".join(names)
+    unknown = info.units.index(UNKNOWN) if UNKNOWN in info.units else 0
+    frames = (decoder.settle, decoder.isolation, decoder.hesitation)
+    counts = (nodes, len(names), units, int(beyond_at[-1]), len(text), *frames, unknown, 0, 0)
+    numbers = (
+        *(decoder.frame_s, decoder.first_frame_s, decoder.max_gap, decoder.max_frames),
+        *(decoder.refractory_s / decoder.frame_s, settings.sure, settings.confidence_slope, settings.confidence_bias),
+    )
+    tree_arrays = (tree.unit, tree.parent, tree.command, tree.depth, tree.first_unit, beyond_at, np.concatenate(beyond))
+    arrays = (
+        *(np.asarray(values, dtype="<i4") for values in tree_arrays),
+        np.array(decoder.thresholds, dtype="<f8"),
+        np.array([settings.onset_s.get(unit, DEFAULT_ONSET_S) for unit in info.units], dtype="<f8"),
+        np.array([settings.offset_s.get(unit, 0.0) for unit in info.units], dtype="<f8"),
+        np.cumsum([0, *map(len, names)]).astype("<u4"),
+    )
+    header = struct.pack(f"<{len(counts)}I{len(numbers)}d", *counts, *numbers)
+    parts = b"".join(_aligned(values.tobytes()) for values in arrays)
+    content = header.ljust(COMMANDS_HEADER_BYTES - 20, b"\0") + parts + _aligned(text)
+    return _file(COMMANDS_MAGIC, COMMANDS_VERSION, content)
+
+
+def _file(magic: bytes, version: int, content: bytes) -> bytes:
+    return magic + struct.pack("<3I", version, 20 + len(content), zlib.crc32(content)) + content
+
+
+def _check(info: ModelInfo) -> None:
+    encoder = info.config.encoder
+    if encoder.hidden_size % LANES:
+        raise ValueError(
+            f"{info.name}: encoder.hidden_size is {encoder.hidden_size}; the engine runs multiples of {LANES}"
+        )
+    window = encoder.subsampling + encoder.lookahead
+    if window > MAX_WINDOW:
+        raise ValueError(f"{info.name}: the stem hears {window} frames at once; the engine runs at most {MAX_WINDOW}")
+
+
+def _padded(size: int) -> int:
+    return -(-size // LANES) * LANES
+
+
+def _aligned(data: bytes) -> bytes:
+    return data.ljust(-(-len(data) // ALIGN) * ALIGN, b"\0")
+
+
+def _feature_tables(info: ModelInfo) -> list[bytes]:
+    """The window, the turns of the FFT, and the mel triangles; see `feature_tables` in kernels.h."""
+    config = info.config.features
+    turn = 2 * np.pi * np.outer(np.arange(16), np.arange(16)).ravel() / 256
+    unpack = 2 * np.pi * np.arange(256) / 512
+    filters = mel_filters(config)
+    heard = [np.flatnonzero(column) for column in filters.T]  # a triangle's bins; none in a very narrow one
+    first = [int(bins[0]) if len(bins) else 0 for bins in heard]
+    counts = [int(bins[-1]) + 1 - start if len(bins) else 0 for bins, start in zip(heard, first, strict=True)]
+    triangles = [column[start : start + count] for column, start, count in zip(filters.T, first, counts, strict=True)]
+    tables = (povey_window(config), np.cos(turn), -np.sin(turn), np.cos(unpack), -np.sin(unpack))
+    return [
+        *(table.astype("<f4").tobytes() for table in tables),
+        *(np.array(numbers, dtype="<u4").tobytes() for numbers in (first, counts)),
+        np.concatenate(triangles).astype("<f4").tobytes(),
+    ]
+
+
+class _Packer:
+    """Weights in, parts of the file out, in the order of a step."""
+
+    def __init__(self, weights: dict[str, Floats], scheme: str) -> None:
+        self.weights = weights
+        self.scheme = scheme
+        self.parts: list[bytes] = []
+
+    def layer(self, name: str) -> tuple[Floats, Floats]:
+        return self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
+
+    def after_norm(self, norm: str, name: str) -> tuple[Floats, Floats]:
+        """The linear layer `name` with the gain and bias of the normalisation before it folded in."""
+        (weight, bias), (gain, shift) = self.layer(name), self.layer(norm)
+        return weight * gain, bias + weight @ shift
+
+    def floats(self, values: Floats) -> None:
+        self.parts.append(values.astype("<f4").tobytes())
+
+    def linear(self, weight: Floats, bias: Floats) -> None:
+        """weight: (outputs, inputs); see `linear` in model.h for how it lies."""
+        outputs, inputs = weight.shape
+        columns, fours = -(-outputs // 16) * 16, -(-inputs // 4)
+        if self.scheme == "float":
+            padded = np.zeros((columns, inputs))
+            padded[:outputs] = weight
+            self.floats(padded.reshape(-1, 16, inputs).transpose(0, 2, 1))
+        else:
+            scale = np.ones(columns)
+            scale[:outputs] = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
+            whole = np.zeros((columns, 4 * fours), dtype=np.int8)
+            whole[:outputs, :inputs] = np.rint(weight / scale[:outputs, None])
+            self.parts.append(whole.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3).tobytes())
+            self.floats(scale)
+            self.parts.append(whole.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
+        self.floats(np.pad(bias, (0, columns - outputs)))
+
+    def stem(self, layers: int) -> None:
+        """Channels are filled up to a multiple of LANES with some that are always 0."""
+        patch, bias = self.layer("stem.patch")  # (C, 1, window, 5)
+        channels = len(patch)
+        more = _padded(channels) - channels
+        self.linear(
+            np.pad(patch[:, 0].transpose(0, 2, 1).reshape(channels, -1), ((0, more), (0, 0))), np.pad(bias, (0, more))
+        )
+        for name in (*(f"stem.deepen.{i}" for i in range(layers)), "stem.mix"):
+            kernel, bias = self.layer(name)  # (C, C, 1, 3)
+            by_tap = np.pad(kernel[:, :, 0].transpose(0, 2, 1), ((0, more), (0, 0), (0, more)))
+            self.linear(by_tap.reshape(channels + more, -1), np.pad(bias, (0, more)))
+        project, bias = self.layer("stem.project")  # (D, C * positions)
+        by_position = project.reshape(len(project), channels, -1).transpose(0, 2, 1)
+        self.linear(np.pad(by_position, ((0, 0), (0, 0), (0, more))).reshape(len(project), -1), bias)
+        for values in self.layer("stem.norm"):
+            self.floats(values)
+
+    def block(self, name: str, width: int, heads: int) -> None:
+        self.feed_forward(f"{name}.feed_forward_in")
+        weight, bias = self.after_norm(f"{name}.attention.norm", f"{name}.attention.query_key_value")
+        scale = np.ones(3 * width)
+        scale[:width] = (width / heads) ** -0.5
+        self.linear(weight * scale[:, None], bias * scale)
+        self.linear(*self.layer(f"{name}.attention.output"))
+        self.floats(self.weights[f"{name}.attention.distance_bias"])
+        self.convolution(f"{name}.convolution")
+        self.feed_forward(f"{name}.feed_forward_out")
+        for values in self.layer(f"{name}.norm"):
+            self.floats(values)
+
+    def feed_forward(self, name: str) -> None:
+        weight, bias = self.after_norm(f"{name}.norm", f"{name}.expand")
+        more = _padded(len(weight)) - len(weight)
+        self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)))
+        weight, bias = self.layer(f"{name}.contract")
+        self.linear(np.pad(weight, ((0, 0), (0, more))) / 2, bias / 2)
+
+    def convolution(self, name: str) -> None:
+        self.linear(*self.after_norm(f"{name}.norm", f"{name}.gate"))
+        taps, bias = self.layer(f"{name}.depthwise")  # (D, 1, K)
+        gain, shift = self.layer(f"{name}.batch_norm")
+        mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
+        factor = gain / np.sqrt(variance + 1e-5)
+        self.floats((taps[:, 0] * factor[:, None]).T)
+        self.floats((bias - mean) * factor + shift)
+        self.linear(*self.layer(f"{name}.output"))

@@ -1,0 +1,233 @@
+"""The C engine hears what Python hears: features, log-probabilities and events, in any portions, for ever."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kouling import audio, checkpoint, commands, recognizer
+from kouling.commands import Command
+from kouling.deploy import engine, model_file
+from kouling.deploy.engine import Engine
+from kouling.deploy.onnx import OnnxRunner
+from kouling.features import LogMel
+from kouling.recognizer import Recognizer
+
+_engine = pytest.importorskip("kouling._engine", reason="the engine was not built", exc_type=ImportError)
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MODELS = ["en-commands", "zh-commands", "en-base", "en-small"]
+Samples = NDArray[np.int16]
+
+
+@pytest.fixture(scope="module")
+def speech() -> Samples:
+    """17 s of real words, in noise and without."""
+    return np.concatenate([audio.read(path) for path in sorted(EXAMPLES.glob("*.ogg"))])
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model: Path) -> Callable[..., Engine]:
+    """tiny(weights): the tiny model in the engine."""
+
+    def make(weights: str) -> Engine:
+        path = tiny_model / f"{weights}.kouling"
+        engine.export(tiny_model / "model.safetensors", path, weights)
+        return Engine(path)
+
+    return make
+
+
+def step_file(model: str) -> Path:
+    return recognizer.MODELS / model / recognizer.STEP_FILE
+
+
+def hear(heard_by: Recognizer, samples: Samples, portion: int) -> list[Command]:
+    heard_by.reset()
+    heard = []
+    for start in range(0, len(samples), portion):
+        heard += heard_by.accept(samples[start : start + portion])
+    return heard + heard_by.finish()
+
+
+def signal_to_noise_db(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    return float(10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()))
+
+
+# Against Python
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_features_are_those_of_the_one_definition(model: str, speech: Samples) -> None:
+    heard_by = recognizer.load(model)
+    expected = LogMel(heard_by.info.config.features).accept(speech)
+    stream = heard_by._stream  # type: ignore[attr-defined]
+    found = np.concatenate([stream.features(part) for part in np.array_split(speech, 7)])
+    assert found.shape == expected.shape
+    # 2e-3: both round to float32, and quiet bands beside loud ones are what is left over from larger numbers.
+    difference = np.abs(found - expected) * heard_by.info.config.features.log_scale
+    assert difference.max() < 2e-3 and (difference > 1e-3).mean() < 1e-5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_int8_log_probabilities_are_near_those_of_float(model: str, speech: Samples) -> None:
+    expected = Recognizer(OnnxRunner(step_file(model))).log_probs(speech)
+    found = recognizer.load(model).log_probs(speech)
+    assert found.shape == expected.shape
+    assert signal_to_noise_db(expected, found) > 30
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_float_log_probabilities_are_those_of_the_checkpoint(model: str, speech: Samples, tmp_path: Path) -> None:
+    engine.export(recognizer.MODELS / model / "model.safetensors", tmp_path / "m.kouling", "float")
+    expected = Recognizer(OnnxRunner(step_file(model))).log_probs(speech)
+    found = Engine(tmp_path / "m.kouling").recognizer().log_probs(speech)
+    assert np.abs(found - expected).max() < 1e-2 and signal_to_noise_db(expected, found) > 80
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("command_set", [None, "robot.toml", "eight.toml"])
+def test_events_are_those_of_python(model: str, command_set: str | None, speech: Samples) -> None:
+    if command_set and model == "zh-commands":
+        pytest.skip("the sets are English")
+    runner = OnnxRunner(step_file(model))
+    chosen = commands.load(EXAMPLES / command_set, runner.info.units) if command_set else None
+    expected = hear(Recognizer(runner, chosen), speech, 16000)
+    found = hear(recognizer.load(model, EXAMPLES / command_set if command_set else None), speech, 16000)
+    assert [command.name for command in found] == [command.name for command in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.start_s, one.end_s) == pytest.approx((other.start_s, other.end_s), abs=0.06)
+        assert one.confidence == pytest.approx(other.confidence, abs=0.2)
+
+
+@pytest.mark.parametrize("weights", ["float", "int8"])
+def test_heads_and_channels_of_any_number_are_run(
+    tiny: Callable[..., Engine], tiny_model: Path, voice: Callable[..., Samples], weights: str
+) -> None:
+    """The tiny model has heads of 8 and 4 channels, which are no multiples of what the kernels take at once."""
+    samples = voice(96000, 1)
+    expected = Recognizer(OnnxRunner(tiny_model / "step.onnx")).log_probs(samples)
+    found = tiny(weights).recognizer().log_probs(samples)
+    assert signal_to_noise_db(expected, found) > (70 if weights == "float" else 15)
+
+
+# Streams
+
+
+@pytest.mark.parametrize("portion", [7, 160, 777, 4000])
+def test_portions_make_no_difference(portion: int, speech: Samples) -> None:
+    heard_by = recognizer.load("en-small")
+    samples = speech[: 6 * 16000]
+    expected = hear(heard_by, samples, len(samples))
+    assert expected and hear(heard_by, samples, portion) == expected
+
+
+def test_streams_of_one_model_do_not_hear_each_other(speech: Samples) -> None:
+    model = Engine(recognizer.find_model("en-small"))
+    parts = np.array_split(speech, 4)
+    alone = [hear(model.recognizer(), part, 1600) for part in parts]
+    streams = [model.recognizer() for _ in parts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda pair: hear(pair[0], pair[1], 1600), zip(streams, parts, strict=True)))
+    assert together == alone and any(alone)
+
+
+def test_an_hour_later_it_still_hears_the_same(speech: Samples) -> None:
+    heard_by = recognizer.load("en-small")
+    first = hear(heard_by, speech, 16000)
+    heard_by.reset()
+    hiss = np.random.default_rng(0).integers(-30, 30, 60 * 16000).astype(np.int16)
+    for _ in range(60):
+        heard_by.accept(hiss)
+    late = heard_by.accept(speech) + heard_by.finish()
+    assert [command.name for command in late] == [command.name for command in first]
+    shifts = [one.end_s - other.end_s for one, other in zip(late, first, strict=True)]
+    assert shifts == pytest.approx([3600.0] * len(shifts), abs=0.01)
+
+
+def test_samples_of_the_wrong_kind_are_refused() -> None:
+    heard_by = recognizer.load("en-small")
+    for samples in (np.zeros((2, 100), np.int16), np.zeros(100, np.int32), np.full(100, np.nan)):
+        with pytest.raises(ValueError):
+            heard_by.accept(samples)
+
+
+# The file
+
+
+def damaged(content: bytes, at: int, value: int, mend: bool) -> bytes:
+    """With another number at a place, and a checksum that fits if it is to be mended."""
+    changed = bytearray(content)
+    struct.pack_into("<I", changed, at, value)
+    if mend:
+        struct.pack_into("<I", changed, 16, zlib.crc32(changed[20:]))
+    return bytes(changed)
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return (recognizer.MODELS / "en-small" / recognizer.ENGINE_FILE).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda c: b"", "this is no model of kouling"),
+        (lambda c: b"KOULINGS" + c[8:], "this is no model of kouling"),
+        (lambda c: c[:19], "the file is cut short"),
+        (lambda c: c[:-1], "the file is cut short"),
+        (lambda c: c[: len(c) // 2], "the file is cut short"),
+        (lambda c: damaged(c, 8, 2, True), "the file was made by a newer version of kouling"),
+        (lambda c: damaged(c, 5000, 7, False), "the file is damaged"),
+        (lambda c: damaged(c, 24, 4096, True), "the file is damaged"),  # mels
+        (lambda c: damaged(c, 28, 65, True), "the file is damaged"),  # layers
+        (lambda c: damaged(c, 36, 48, True), "the file is damaged"),  # width
+        (lambda c: damaged(c, 72, 65536, True), "the file is damaged"),  # units
+        (lambda c: damaged(c, 88, 2**32 - 64, True), "the file is damaged"),  # where the weights begin
+        (lambda c: damaged(c, 92, 64, True), "the file is damaged"),  # where the command set begins
+    ],
+)
+def test_a_damaged_file_is_refused(
+    content: bytes, damage: Callable[[bytes], bytes], complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.kouling"
+    path.write_bytes(damage(content))
+    with pytest.raises(ValueError) as caught:
+        Engine(path)
+    assert str(caught.value) == f"{path}: {complaint}"
+
+
+def test_a_command_set_of_another_model_is_refused(tiny: Callable[..., Engine]) -> None:
+    other = tiny("int8")
+    packed = model_file.pack_commands(other.info, commands.every_unit(other.info.units))
+    model = _engine.Model((recognizer.MODELS / "en-small" / recognizer.ENGINE_FILE).read_bytes())
+    with pytest.raises(ValueError, match="the command set was made for another model"):
+        _engine.Stream(model, packed, 1)
+
+
+@pytest.mark.parametrize("frames", [0, 65])
+def test_frames_at_once_are_bounded(content: bytes, frames: int) -> None:
+    with pytest.raises(ValueError, match="a number is not among those allowed"):
+        _engine.Stream(_engine.Model(content), None, frames)
+
+
+def test_the_file_says_what_the_checkpoint_says(content: bytes) -> None:
+    model = Engine(recognizer.find_model("en-small"))
+    assert model.info == checkpoint.load_info(recognizer.MODELS / "en-small" / "model.safetensors")
+
+
+def test_a_width_that_the_engine_does_not_run_is_refused(tiny_model: Path) -> None:
+    info, weights = checkpoint.load(tiny_model / "model.safetensors")
+    table: dict[str, Any] = {"hidden_size": 24}
+    changed = recognizer.overlay(info.config, {"encoder": table})
+    wider = checkpoint.ModelInfo(info.name, info.language, changed, info.units)
+    with pytest.raises(ValueError, match="hidden_size is 24; the engine runs multiples of 16"):
+        model_file.pack(wider, weights, commands.every_unit(info.units))

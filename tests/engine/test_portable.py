@@ -1,0 +1,91 @@
+"""The engine in plain C, compiled here for this and other processors: the same bits everywhere, and no complaint of
+compilers or sanitizers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kouling import audio, recognizer
+
+ROOT = Path(__file__).parents[2]
+ENGINE = ROOT / "engine"
+SOURCES = sorted((ENGINE / "src").glob("*.c"))
+FLAGS = ["-std=c11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-D_DEFAULT_SOURCE"]
+FLAGS += [f"-I{ENGINE}", f"-I{ENGINE / 'src'}"]
+# Compiler, its flags, and what runs the result.
+PROCESSORS = {
+    "here": ("cc", [], []),
+    "sanitized": ("cc", ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], []),
+    "aarch64": ("aarch64-linux-gnu-gcc", ["-static"], ["qemu-aarch64", "-cpu", "max"]),
+    "aarch64 without dot products": ("aarch64-linux-gnu-gcc", ["-static"], ["qemu-aarch64", "-cpu", "cortex-a53"]),
+    "armv7": ("arm-linux-gnueabihf-gcc", ["-static", "-mfpu=neon"], ["qemu-arm", "-cpu", "max"]),
+    "armv7 without NEON": ("arm-linux-gnueabihf-gcc", ["-static", "-mfpu=vfpv3-d16"], ["qemu-arm", "-cpu", "max"]),
+    "riscv64": ("riscv64-linux-gnu-gcc", ["-static"], ["qemu-riscv64"]),
+}
+BARE = {
+    "Cortex-M55": ["-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard"],
+    "Cortex-M7": ["-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-d16"],
+}
+
+
+def compile_with(compiler: str, flags: list[str], output: Path, *sources: Path) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    done = subprocess.run([compiler, *FLAGS, *flags, "-o", output, *sources], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") or done.stderr.endswith("-lm\n"), done.stderr
+
+
+def run(command: list[str | Path], samples: bytes) -> str:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}  # the program ends with its memory
+    done = subprocess.run(command, input=samples, capture_output=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def samples() -> bytes:
+    orders = audio.read(ROOT / "examples" / "en-orders.ogg")
+    return bytes(np.ascontiguousarray(orders[: 4 * 16000]).tobytes())
+
+
+@pytest.fixture(scope="module")
+def expected(samples: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Hashes of the portable kernels, here."""
+    program = tmp_path_factory.mktemp("levels") / "levels"
+    compile_with("cc", [], program, ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
+    lines = run([program, recognizer.MODELS / "en-small" / "model.kouling"], samples).splitlines()
+    assert lines[0].startswith("portable ") and lines[0].endswith(" events 3")
+    return lines[0].removeprefix("portable ")
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_every_kernel_of_every_processor_computes_the_same_bits(
+    processor: str, samples: bytes, expected: str, tmp_path: Path
+) -> None:
+    compiler, flags, runner = PROCESSORS[processor]
+    compile_with(compiler, flags, tmp_path / "levels", ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
+    output = run([*runner, tmp_path / "levels", recognizer.MODELS / "en-small" / "model.kouling"], samples)
+    assert {line.split(" ", 1)[1] for line in output.splitlines()} == {expected}
+
+
+@pytest.mark.parametrize("processor", BARE)
+def test_it_compiles_for_microcontrollers(processor: str, tmp_path: Path) -> None:
+    for source in SOURCES:
+        compile_with("arm-none-eabi-gcc", [*BARE[processor], "-c"], tmp_path / f"{source.stem}.o", source)
+
+
+def test_the_example_hears_commands(samples: bytes, tmp_path: Path) -> None:
+    program = tmp_path / "listen"
+    compile_with("cc", [], program, ENGINE / "examples" / "listen.c", *SOURCES, Path("-lm"))
+    output = run([program, recognizer.MODELS / "en-commands" / "model.kouling"], samples)
+    assert [line.split()[-1] for line in output.splitlines()] == ["go", "left", "stop"]
+    done = subprocess.run([program, __file__], input=b"", capture_output=True, text=False)
+    assert done.returncode == 2 and b"this is no model of kouling" in done.stderr
