@@ -6,6 +6,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 DEMO := .venv/.installed
 TEST := .venv-test/.installed
 BIN := .venv-test/bin
+ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test clean
@@ -35,16 +36,19 @@ clean:  ## delete both environments, caches and builds; runs/ and data/ stay
 	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache build dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Editable installs: edited code runs at once, so only a change of what is installed makes the stamps stale.
-$(DEMO): pyproject.toml
+# Editable installs: edited Python runs at once, so only a change of what is installed, or of C, makes the stamps stale.
+$(DEMO): pyproject.toml $(ENGINE)
 	$(check_python)
 	@echo "setting up .venv ..."
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python $(PIP) -e '.[onnx]'
+	@.venv/bin/python $(PIP) -e .
+	@.venv/bin/python -c 'import kouling._engine' 2>/dev/null || { \
+	  echo "the C engine was not built (is there a C++ compiler?); installing ONNX Runtime instead"; \
+	  .venv/bin/python $(PIP) -e '.[onnx]'; }
 	@touch $@
 
 # PyTorch alone and first: it is most of the download, and a failure is then plainly about it.
-$(TEST): pyproject.toml constraints.txt
+$(TEST): pyproject.toml constraints.txt $(ENGINE)
 	$(check_python)
 	@echo "setting up .venv-test: PyTorch ..."
 	@$(PYTHON) -m venv .venv-test

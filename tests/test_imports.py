@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"config", "audio", "features"},  # readable without knowing what can be said
     "recognizer": CORE - {"encoder"},
     "measure": CORE,
-    "deploy": CORE,
+    "deploy": CORE | {"_engine"},  # the C engine, which may be missing
     "train": CORE | {"measure", "deploy"},  # deploy, because a run ends with the export of what it trained
     "compress": CORE | {"measure", "train"},
     "show": CORE - {"encoder"} | {"measure"},  # what the command line prints
@@ -50,7 +50,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 def part_of(module: str) -> str:
     """`kouling.train.loop` -> `train`; `kouling.audio.read` -> `audio`; `kouling.Recognizer` -> `__init__`."""
     first = module.split(".")[1] if "." in module else "__init__"
-    return first if (SOURCE / first).is_dir() or (SOURCE / f"{first}.py").is_file() else "__init__"
+    return first if (SOURCE / first).is_dir() or list(SOURCE.glob(f"{first}.py*")) else "__init__"
 
 
 def own_part(path: Path) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from kouling.commands import Command, CommandSet
 from kouling.config import overlay
 from kouling.decoder import Decoder, DecoderConfig
 from kouling.features import LogMel
-
-if TYPE_CHECKING:
-    from kouling.deploy.engine import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +175,15 @@ def find_model(model: str | Path) -> Path:
     )
 
 
+@runtime_checkable
+class Engine(Protocol):
+    """A runtime that does all, features and decoder too."""
+
+    info: ModelInfo
+
+    def recognizer(self, command_set: CommandSet | None = None) -> Recognizer: ...
+
+
 def load_runner(model: str | Path = DEFAULT_MODEL) -> Runner | Engine:
     """The model on its runtime: the C engine for `.kouling`, else ONNX Runtime.
 
@@ -200,4 +206,4 @@ def load(model: str | Path = DEFAULT_MODEL, command_set: str | Path | None = Non
     """
     runner = load_runner(model)
     chosen = commands.load(command_set, runner.info.units) if command_set else None
-    return runner.recognizer(chosen) if hasattr(runner, "recognizer") else Recognizer(runner, chosen)
+    return runner.recognizer(chosen) if isinstance(runner, Engine) else Recognizer(runner, chosen)

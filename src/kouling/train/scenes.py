@@ -51,8 +51,9 @@ class Batches:
         """(B, T) frames in which something is said, or all where nothing is or where speech runs on."""
         time = np.arange(self.features.shape[1])
         spans = self.spans[rows, :, :, None]
-        said = ((spans[:, :, 0] <= time) & (time < spans[:, :, 1])).any(axis=1)
-        return said | ~said.any(axis=1, keepdims=True)
+        said = np.logical_or.reduce((spans[:, :, 0] <= time) & (time < spans[:, :, 1]), axis=1)
+        said[~np.logical_or.reduce(said, axis=1)] = True
+        return np.asarray(said, dtype=np.bool_)
 
     def draw_noise(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
         """(count, T, M) features of scenes of noise alone; silence where there are none."""

@@ -48,7 +48,8 @@ def beats(rng: np.random.Generator, length: int) -> NDArray[np.int64]:
 def alike(rng: np.random.Generator, sound: NDArray[np.float64]) -> NDArray[np.float64]:
     """The sound again, a little faster or slower: no dog barks twice the same."""
     speed = np.exp(rng.normal(0, 0.04))
-    return np.interp(np.arange(int(len(sound) / speed)) * speed, np.arange(len(sound)), sound)
+    again: NDArray[np.float64] = np.interp(np.arange(int(len(sound) / speed)) * speed, np.arange(len(sound)), sound)
+    return again
 
 
 def call(rng: np.random.Generator) -> NDArray[np.float64]:
