@@ -36,12 +36,6 @@ static void tiles_portable(const int8_t *w, size_t block, uint32_t fours, const 
 
 #include "kernels.inc"
 
-#undef LEVEL
-#undef LEVEL_NAME
-#undef TARGET
-#undef TILE_ROWS
-#undef TILE_BLOCKS
-
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #include <immintrin.h>
@@ -79,12 +73,6 @@ static TARGET void tiles_avx2(const int8_t *w, size_t block, uint32_t fours, con
 }
 
 #include "kernels.inc"
-
-#undef LEVEL
-#undef LEVEL_NAME
-#undef TARGET
-#undef TILE_ROWS
-#undef TILE_BLOCKS
 
 /* AVX-512 with VNNI: four products of unsigned and signed bytes and their sum in one instruction. Inputs are made
  * unsigned by adding 128; what that adds is taken off beforehand. */
@@ -136,12 +124,6 @@ static TARGET void tiles_vnni(const int8_t *w, size_t block, uint32_t fours, con
 
 #include "kernels.inc"
 
-#undef LEVEL
-#undef LEVEL_NAME
-#undef TARGET
-#undef TILE_ROWS
-#undef TILE_BLOCKS
-
 #elif defined(__ARM_NEON)
 
 #include <arm_neon.h>
@@ -176,12 +158,6 @@ static void tiles_neon(const int8_t *w, size_t block, uint32_t fours, const int3
 
 #include "kernels.inc"
 
-#undef LEVEL
-#undef LEVEL_NAME
-#undef TARGET
-#undef TILE_ROWS
-#undef TILE_BLOCKS
-
 #if defined(__aarch64__)
 
 /* NEON with dot products: sixteen products of bytes and their sums by four in one instruction. */
@@ -210,12 +186,6 @@ static TARGET void tiles_dot(const int8_t *w, size_t block, uint32_t fours, cons
 }
 
 #include "kernels.inc"
-
-#undef LEVEL
-#undef LEVEL_NAME
-#undef TARGET
-#undef TILE_ROWS
-#undef TILE_BLOCKS
 
 #endif
 
@@ -252,12 +222,6 @@ static void tiles_wasm(const int8_t *w, size_t block, uint32_t fours, const int3
 }
 
 #include "kernels.inc"
-
-#undef LEVEL
-#undef LEVEL_NAME
-#undef TARGET
-#undef TILE_ROWS
-#undef TILE_BLOCKS
 
 #endif
 
