@@ -22,6 +22,7 @@
 
 typedef float lanes __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
+typedef int16_t shorts __attribute__((vector_size(32)));
 typedef int8_t bytes __attribute__((vector_size(16)));
 typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
 typedef int32_t ints_at __attribute__((vector_size(64), aligned(4), may_alias));
@@ -29,7 +30,7 @@ typedef int8_t bytes_at __attribute__((vector_size(16), aligned(1), may_alias));
 
 KL_INLINE lanes lanes_load(const float *p) { return *(const lanes_at *)p; }
 KL_INLINE void lanes_store(float *p, lanes x) { *(lanes_at *)p = x; }
-/* A macro: inlined from a function for any processor it would be put together from sixteen pieces. */
+/* Macros: in a function for any processor, as those below are, they would be put together from sixteen pieces. */
 #define lanes_all(x) ((lanes){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x})
 KL_INLINE lanes lanes_add(lanes a, lanes b) { return a + b; }
 KL_INLINE lanes lanes_sub(lanes a, lanes b) { return a - b; }
@@ -38,7 +39,7 @@ KL_INLINE lanes lanes_div(lanes a, lanes b) { return a / b; }
 KL_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)(((ints)a & (a > b)) | ((ints)b & ~(a > b))); }
 KL_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)(((ints)a & (a < b)) | ((ints)b & ~(a < b))); }
 KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
-KL_INLINE lanes lanes_of_ints(const int32_t *p) { return __builtin_convertvector(*(const ints_at *)p, lanes); }
+#define lanes_of_ints(p) __builtin_convertvector(*(const ints_at *)(const void *)(p), lanes)
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
 KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((ints)x + ((ints)magic_n << 23)); }
 /* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
@@ -48,7 +49,8 @@ KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
     *fraction = (lanes)((ints)x - (n << 23));
 }
 /* The lowest byte of each float's bits. */
-KL_INLINE void lanes_store_bytes(int8_t *p, lanes x) { *(bytes_at *)p = __builtin_convertvector((ints)x, bytes); }
+#define lanes_store_bytes(p, x) \
+    (*(bytes_at *)(p) = __builtin_convertvector(__builtin_convertvector((ints)(x), shorts), bytes))
 KL_INLINE float lanes_sum(lanes x) {
     typedef float half __attribute__((vector_size(32)));
     typedef float quarter __attribute__((vector_size(16)));
@@ -59,6 +61,17 @@ KL_INLINE float lanes_sum(lanes x) {
     memcpy(q, &a, sizeof a);
     b = q[0] + q[1];
     return (b[0] + b[2]) + (b[1] + b[3]);
+}
+KL_INLINE float lanes_largest(lanes x) {
+    typedef float half __attribute__((vector_size(32)));
+    typedef int32_t half_ints __attribute__((vector_size(32)));
+    half h[2], a;
+    memcpy(h, &x, sizeof x);
+    a = (half)(((half_ints)h[0] & (h[0] > h[1])) | ((half_ints)h[1] & ~(h[0] > h[1])));
+    const float m0 = a[0] > a[4] ? a[0] : a[4], m1 = a[1] > a[5] ? a[1] : a[5];
+    const float m2 = a[2] > a[6] ? a[2] : a[6], m3 = a[3] > a[7] ? a[3] : a[7];
+    const float n0 = m0 > m2 ? m0 : m2, n1 = m1 > m3 ? m1 : m3;
+    return n0 > n1 ? n0 : n1;
 }
 
 #else
@@ -97,16 +110,13 @@ KL_INLINE float lanes_sum(lanes x) {
         for (int i = 0; i < half; i++) x.v[i] += x.v[i + half];
     return x.v[0];
 }
-
-#endif
-
 KL_INLINE float lanes_largest(lanes x) {
-    float at[LANES], most;
-    lanes_store(at, x);
-    most = at[0];
-    for (int i = 1; i < LANES; i++) most = at[i] > most ? at[i] : most;
+    float most = x.v[0];
+    for (int i = 1; i < LANES; i++) most = x.v[i] > most ? x.v[i] : most;
     return most;
 }
+
+#endif
 
 /* Adding and subtracting 1.5 * 2^23 rounds to a whole number, half to even; between the two, the lowest bits are it. */
 #define ROUND 12582912.0f
