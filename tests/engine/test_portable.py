@@ -3,9 +3,11 @@ compilers or sanitizers."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,19 @@ def test_every_kernel_of_every_processor_computes_the_same_bits(
     compiler, flags, runner = PROCESSORS[processor]
     compile_with(compiler, flags, tmp_path / "levels", ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
     output = run([*runner, tmp_path / "levels", recognizer.MODELS / "en-small" / "model.kouling"], samples)
+    assert {line.split(" ", 1)[1] for line in output.splitlines()} == {expected}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs zig: pip install ziglang")
+def test_webassembly_computes_the_same_bits(samples: bytes, expected: str, tmp_path: Path) -> None:
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-msimd128"]
+    program = tmp_path / "levels.wasm"
+    command = [*zig, *FLAGS, "-o", program, ENGINE / "tests" / "levels.c", *SOURCES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    runner: list[str | Path] = ["node", "--no-warnings", ENGINE / "tests" / "wasi.mjs"]
+    output = run([*runner, program, recognizer.MODELS / "en-small" / "model.kouling"], samples)
+    assert [line.split(" ", 1)[0] for line in output.splitlines()] == ["portable", "wasm-simd"]
     assert {line.split(" ", 1)[1] for line in output.splitlines()} == {expected}
 
 
