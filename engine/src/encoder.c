@@ -72,15 +72,22 @@ static void multiply_windows(encoder *e, const linear *w, const float *x, size_t
     e->level->multiply(w, &in, rows, y, (size_t)w->blocks * LANES, 0);
 }
 
-static void scale_and_shift(const float *gain, const float *bias, uint32_t width, float *x) {
-    for (uint32_t i = 0; i < width; i++) x[i] = x[i] * gain[i] + bias[i];
+/* x normalised in place, times a gain, plus a bias. */
+static void normalize_with_gain(encoder *e, reader *weights, uint32_t frames) {
+    const uint32_t width = e->model->width;
+    const float *gain = read_floats(weights, width), *bias = read_floats(weights, width);
+    for (uint32_t n = 0; n < frames; n++) {
+        float *x = e->x + n * width;
+        e->level->normalize(x, width, x);
+        for (uint32_t i = 0; i < width; i++) x[i] = x[i] * gain[i] + bias[i];
+    }
 }
 
 /* Feature frames from `lookahead` before a step to its end -> one row of the projection's inputs. */
-static void run_stem_convolutions(encoder *e, reader weights, const float *const *frames, float *out) {
+static void run_stem_convolutions(encoder *e, reader *weights, const float *const *frames, float *out) {
     const model_header *m = e->model;
     const uint32_t size = m->lookahead + m->subsampling, half = m->mels / 2, channels = m->stem_channels;
-    const linear patch = read_linear(&weights, channels, 5 * size);
+    const linear patch = read_linear(weights, channels, 5 * size);
     /* By mel, so that the five mels of a position lie in a row; two mels of silence at either end. */
     for (uint32_t t = 0; t < size; t++)
         for (uint32_t i = 0; i < m->mels; i++) e->window[(i + 2) * size + t] = frames[t][i];
@@ -92,12 +99,12 @@ static void run_stem_convolutions(encoder *e, reader weights, const float *const
     memset(e->positions, 0, channels * sizeof(float));
     memset(inner + half * channels, 0, channels * sizeof(float));
     for (uint32_t i = 0; i < m->stem_layers; i++) {
-        const linear deepen = read_linear(&weights, channels, 3 * channels);
+        const linear deepen = read_linear(weights, channels, 3 * channels);
         multiply_windows(e, &deepen, e->positions, (half + 2) * channels, channels, half, e->convolved);
         e->level->silu(e->convolved, half * channels);
         for (uint32_t k = 0; k < half * channels; k++) inner[k] += e->convolved[k];
     }
-    const linear mix = read_linear(&weights, channels, 3 * channels);
+    const linear mix = read_linear(weights, channels, 3 * channels);
     multiply_windows(e, &mix, e->positions, (half + 2) * channels, 2 * channels, half / 2, out);
     e->level->silu(out, half / 2 * channels);
 }
@@ -105,23 +112,20 @@ static void run_stem_convolutions(encoder *e, reader weights, const float *const
 static void run_stem(encoder *e, reader *weights, const float *features, uint32_t frames) {
     const model_header *m = e->model;
     const uint32_t stem_width = m->stem_channels * (m->mels / 4);
+    reader after = *weights;
     for (uint32_t n = 0; n < frames; n++) {
+        after = *weights; /* every frame goes through the same layers */
         const float *window[MODEL_MAX_WINDOW];
         for (uint32_t t = 0; t < m->lookahead + m->subsampling; t++) {
             const uint32_t at = n * m->subsampling + t;
             window[t] = at < m->lookahead ? e->tail + at * m->mels : features + (at - m->lookahead) * m->mels;
         }
-        run_stem_convolutions(e, *weights, window, e->stem + n * stem_width);
+        run_stem_convolutions(e, &after, window, e->stem + n * stem_width);
     }
-    read_linear(weights, m->stem_channels, 5 * (m->lookahead + m->subsampling));
-    for (uint32_t i = 0; i < m->stem_layers + 1; i++) read_linear(weights, m->stem_channels, 3 * m->stem_channels);
+    *weights = after;
     const linear project = read_linear(weights, m->width, stem_width);
-    const float *gain = read_floats(weights, m->width), *bias = read_floats(weights, m->width);
     multiply_rows(e, &project, e->stem, frames, e->x, m->width, 0);
-    for (uint32_t n = 0; n < frames; n++) {
-        e->level->normalize(e->x + n * m->width, m->width, e->x + n * m->width);
-        scale_and_shift(gain, bias, m->width, e->x + n * m->width);
-    }
+    normalize_with_gain(e, weights, frames);
     /* The last `lookahead` frames stay for the next call. */
     const uint32_t given = frames * m->subsampling, kept = given < m->lookahead ? m->lookahead - given : 0;
     memmove(e->tail, e->tail + (m->lookahead - kept) * m->mels, kept * m->mels * sizeof(float));
@@ -157,7 +161,7 @@ static void attention(encoder *e, reader *weights, block_state *state, uint32_t 
         memcpy(state->keys + (size_t)row * width, query + width, width * sizeof(float));
         memcpy(state->values + (size_t)row * width, query + 2 * width, width * sizeof(float));
         const uint32_t window = seen + 1, first = (row + ring - seen) % ring;
-        e->level->attend(query, state->keys, state->values, bias, width, m->heads, window, first, ring, ring, e->scores,
+        e->level->attend(query, state->keys, state->values, bias, width, m->heads, window, first, ring, e->scores,
                          e->h + n * width);
         row = row + 1 == ring ? 0 : row + 1;
         seen = seen < m->left_context ? seen + 1 : seen;
@@ -202,11 +206,7 @@ void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_
         attention(e, &weights, &e->blocks[i], frames);
         convolution(e, &weights, &e->blocks[i], frames);
         feed_forward(e, &weights, frames);
-        const float *gain = read_floats(&weights, m->width), *bias = read_floats(&weights, m->width);
-        for (uint32_t n = 0; n < frames; n++) {
-            e->level->normalize(e->x + n * m->width, m->width, e->x + n * m->width);
-            scale_and_shift(gain, bias, m->width, e->x + n * m->width);
-        }
+        normalize_with_gain(e, &weights, frames);
     }
     e->key_row = (e->key_row + frames) % (m->left_context + 1);
     e->past_row = (e->past_row + frames) % m->kernel;

@@ -13,21 +13,6 @@ typedef struct {
     size_t stride; /* from one row to the next, in numbers */
 } rows_in;
 
-/* What the features are made with, in the model file. The FFT of 512 real samples is one of 256 complex numbers, made
- * as 16 by 16. */
-typedef struct {
-    const float *window;       /* [400] */
-    const float *turn;         /* [2][256] cosine and -sine of 2 pi k1 n2 / 256, at 16 k1 + n2 */
-    const float *unpack;       /* [2][256] of 2 pi k / 512 */
-    const uint32_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
-    const float *triangles;    /* their weights, one behind the other */
-    uint32_t mels;
-    float floor, scale;
-} feature_tables;
-
-#define WINDOW_SAMPLES 400
-#define HOP_SAMPLES 160
-
 typedef struct {
     const char *name;
     /* 25 ms of samples -> one feature frame. */
@@ -44,8 +29,7 @@ typedef struct {
     void (*gate)(const float *x, uint32_t width, float *y);
     /* One query against `window` keys and values, the oldest at row `first` of a ring of `ring` rows. */
     void (*attend)(const float *query, const float *keys, const float *values, const float *bias, uint32_t width,
-                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, uint32_t longest, float *scores,
-                   float *y);
+                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, float *scores, float *y);
     /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the weights of their age) */
     void (*depthwise)(const float *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
                       uint32_t first, float *y);

@@ -5,8 +5,6 @@
 #include "decoder.h"
 #include "kouling.h"
 
-static const void *take(reader *from, size_t count, size_t size);
-
 #define CHECKED_FROM 20 /* the checksum covers all that lies behind itself */
 
 uint32_t checksum(const uint8_t *bytes, size_t count) {
@@ -19,6 +17,62 @@ uint32_t checksum(const uint8_t *bytes, size_t count) {
         crc = (crc >> 4) ^ table[(crc ^ (bytes[i] >> 4)) & 15];
     }
     return ~crc;
+}
+
+static const void *take(reader *from, size_t count, size_t size) {
+    const size_t room = from->end - from->at;
+    if (from->failed || count > room / size) {
+        from->failed = 1;
+        return NULL;
+    }
+    const size_t bytes = (count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
+    if (bytes > room) {
+        from->failed = 1;
+        return NULL;
+    }
+    const uint8_t *found = from->base + from->at;
+    from->at += bytes;
+    return found;
+}
+
+reader model_weights(const model_header *model) {
+    return (reader){(const uint8_t *)model, model->weights_at, model->file_bytes, model->weights, 0};
+}
+
+const float *read_floats(reader *from, size_t count) { return take(from, count, sizeof(float)); }
+
+linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
+    linear found = {0};
+    found.inputs = inputs;
+    found.fours = (inputs + 3) / 4;
+    found.blocks = (outputs + 15) / 16;
+    const size_t columns = (size_t)found.blocks * 16;
+    if (from->kind == WEIGHTS_FLOAT) {
+        found.floats = read_floats(from, columns * inputs);
+    } else {
+        found.weights = take(from, columns * found.fours * 4, 1);
+        found.scale = read_floats(from, columns);
+        found.sums = take(from, columns, sizeof(int32_t));
+    }
+    found.bias = read_floats(from, columns);
+    return found;
+}
+
+reader model_tables(const model_header *model) {
+    return (reader){(const uint8_t *)model, model->tables_at, model->weights_at, 0, 0};
+}
+
+feature_tables read_tables(reader *from, const model_header *model) {
+    feature_tables t = {.mels = model->mels, .floor = model->log_floor, .scale = model->log_scale};
+    t.window = read_floats(from, WINDOW_SAMPLES);
+    t.turn = read_floats(from, 2 * 256);
+    t.unpack = read_floats(from, 2 * 256);
+    t.first_bin = take(from, t.mels, sizeof(uint32_t));
+    t.bins = take(from, t.mels, sizeof(uint32_t));
+    size_t weights = 0;
+    for (uint32_t i = 0; !from->failed && i < t.mels; i++) weights += t.bins[i];
+    t.triangles = read_floats(from, weights);
+    return t;
 }
 
 /* What models and command sets have in common: magic[8], version, file_bytes, checksum. */
@@ -46,18 +100,10 @@ static int is_section(uint32_t at, uint32_t bytes, uint32_t from, uint32_t file_
 }
 
 static int tables_fit(const model_header *m) {
-    reader from = {(const uint8_t *)m, m->tables_at, m->weights_at, 0, 0};
-    read_floats(&from, WINDOW_SAMPLES);
-    read_floats(&from, 2 * 256);
-    read_floats(&from, 2 * 256);
-    const uint32_t *first = (const uint32_t *)(const void *)read_floats(&from, m->mels);
-    const uint32_t *bins = (const uint32_t *)(const void *)read_floats(&from, m->mels);
-    size_t total = 0;
-    for (uint32_t i = 0; !from.failed && i < m->mels; i++) {
-        if (first[i] > 256 || bins[i] > 256 - first[i]) return 0;
-        total += bins[i];
-    }
-    read_floats(&from, total);
+    reader from = model_tables(m);
+    const feature_tables t = read_tables(&from, m);
+    for (uint32_t i = 0; !from.failed && i < t.mels; i++)
+        if (t.first_bin[i] > 256 || t.bins[i] > 256 - t.first_bin[i]) return 0;
     return !from.failed && from.at == m->weights_at;
 }
 
@@ -175,44 +221,4 @@ const char *kouling_message(kouling_status status) {
         "a number is not among those allowed",
     };
     return (unsigned)status < sizeof messages / sizeof *messages ? messages[status] : "unknown status";
-}
-
-static const void *take(reader *from, size_t count, size_t size) {
-    const size_t room = from->end - from->at;
-    if (from->failed || count > room / size) {
-        from->failed = 1;
-        return NULL;
-    }
-    const size_t bytes = (count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
-    if (bytes > room) {
-        from->failed = 1;
-        return NULL;
-    }
-    const uint8_t *found = from->base + from->at;
-    from->at += bytes;
-    return found;
-}
-
-reader model_weights(const model_header *model) {
-    return (reader){(const uint8_t *)model, model->weights_at, model->file_bytes, model->weights, 0};
-}
-
-const float *read_floats(reader *from, size_t count) { return take(from, count, sizeof(float)); }
-
-linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
-    linear found = {0};
-    found.inputs = inputs;
-    found.outputs = outputs;
-    found.fours = (inputs + 3) / 4;
-    found.blocks = (outputs + 15) / 16;
-    const size_t columns = (size_t)found.blocks * 16;
-    if (from->kind == WEIGHTS_FLOAT) {
-        found.floats = read_floats(from, columns * inputs);
-    } else {
-        found.weights = take(from, columns * found.fours * 4, 1);
-        found.scale = read_floats(from, columns);
-        found.sums = take(from, columns, sizeof(int32_t));
-    }
-    found.bias = read_floats(from, columns);
-    return found;
 }

@@ -30,7 +30,7 @@ uint32_t checksum(const uint8_t *bytes, size_t count);
 /* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
  * four weights of each output, so that sixteen products of four are one instruction where there is one. */
 typedef struct {
-    uint32_t inputs, outputs;   /* what counts */
+    uint32_t inputs;
     uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
     const int8_t *weights;      /* int8: [blocks][fours][16][4] */
     const float *scale;         /* [blocks * 16] */
@@ -38,6 +38,21 @@ typedef struct {
     const float *floats;        /* float: [blocks][inputs][16] */
     const float *bias;          /* [blocks * 16] */
 } linear;
+
+/* What the features are made with, in the model file. The FFT of 512 real samples is one of 256 complex numbers, made
+ * as 16 by 16. */
+typedef struct {
+    const float *window;       /* [400] */
+    const float *turn;         /* [2][256] cosine and -sine of 2 pi k1 n2 / 256, at 16 k1 + n2 */
+    const float *unpack;       /* [2][256] of 2 pi k / 512 */
+    const uint32_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
+    const float *triangles;    /* their weights, one behind the other */
+    uint32_t mels;
+    float floor, scale;
+} feature_tables;
+
+#define WINDOW_SAMPLES 400
+#define HOP_SAMPLES 160
 
 /* Where in the file one is. Running over its end is remembered, not done. */
 typedef struct {
@@ -50,5 +65,7 @@ typedef struct {
 reader model_weights(const model_header *model);
 const float *read_floats(reader *from, size_t count);
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
+reader model_tables(const model_header *model);
+feature_tables read_tables(reader *from, const model_header *model);
 
 #endif

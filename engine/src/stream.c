@@ -7,7 +7,7 @@
 #include "model.h"
 
 #define READY 0x6b6c6e67u /* a stream that was initialised */
-#define FLUSH_FRAMES 80   /* feature frames of silence that end a recording, besides the lookahead */
+#define FLUSH_FRAMES 80   /* feature frames of silence that end a recording, besides the lookahead; recognizer.py's FLUSH_S */
 
 struct kouling_stream {
     uint32_t ready;
@@ -21,17 +21,8 @@ struct kouling_stream {
     float *log_probs; /* [most][units] */
 };
 
-static feature_tables read_tables(const model_header *m) {
-    reader from = {(const uint8_t *)m, m->tables_at, m->weights_at, 0, 0};
-    feature_tables t = {.mels = m->mels, .floor = m->log_floor, .scale = m->log_scale};
-    t.window = read_floats(&from, WINDOW_SAMPLES);
-    t.turn = read_floats(&from, 2 * 256);
-    t.unpack = read_floats(&from, 2 * 256);
-    t.first_bin = (const uint32_t *)(const void *)read_floats(&from, m->mels);
-    t.bins = (const uint32_t *)(const void *)read_floats(&from, m->mels);
-    t.triangles = (const float *)(const void *)(from.base + from.at);
-    return t;
-}
+/* Feature frames that a step consumes. */
+static uint32_t step_of(const model_header *m) { return m->step_frames * m->subsampling; }
 
 static size_t place(kouling_stream *s, const model_header *m, const command_set *commands, uint32_t frames, uint8_t *memory) {
     arena from = {memory, 0};
@@ -67,18 +58,17 @@ kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model 
                                    uint32_t frames, void *memory, size_t bytes) {
     const model_header *m;
     command_set set;
-    size_t needed;
+    kouling_stream unplaced;
     if (!stream || !memory) return KOULING_NULL;
     if ((uintptr_t)memory % KOULING_ALIGN) return KOULING_MISALIGNED;
-    kouling_status status = kouling_stream_size(model, commands, frames, &needed);
+    kouling_status status = choose(model, commands, frames, &m, &set);
     if (status != KOULING_OK) return status;
-    if (bytes < needed) return KOULING_TOO_SMALL;
+    if (bytes < place(&unplaced, m, &set, frames, NULL)) return KOULING_TOO_SMALL;
     kouling_stream *s = memory;
     memset(s, 0, sizeof *s);
-    status = choose(model, commands, frames, &m, &set);
-    if (status != KOULING_OK) return status;
     place(s, m, &set, frames, memory);
-    s->tables = read_tables(m);
+    reader from = model_tables(m);
+    s->tables = read_tables(&from, m);
     s->ready = READY;
     status = kouling_reset(s);
     if (status == KOULING_OK) *stream = s;
@@ -127,7 +117,7 @@ static void make_features(kouling_stream *s, float *features) {
 /* Run the encoder over the whole steps that wait. */
 static void make_log_probs(kouling_stream *s) {
     const model_header *m = s->encoder.model;
-    const uint32_t step = m->step_frames * m->subsampling, whole = s->features_waiting / step * step;
+    const uint32_t step = step_of(m), whole = s->features_waiting / step * step;
     encoder_run(&s->encoder, s->features, whole / m->subsampling, s->log_probs);
     s->features_waiting -= whole;
     memmove(s->features, s->features + (size_t)whole * m->mels, (size_t)s->features_waiting * m->mels * sizeof(float));
@@ -150,7 +140,7 @@ kouling_status kouling_accept(kouling_stream *s, const int16_t *samples, size_t 
     if (!s || (!samples && count) || !used || !events || !heard) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
-    const uint32_t full = s->encoder.most * m->subsampling, step = m->step_frames * m->subsampling;
+    const uint32_t full = s->encoder.most * m->subsampling, step = step_of(m);
     *used = *heard = 0;
     if (!decode(s, events, heard)) return KOULING_OK;
     while (fill_window(s, samples, count, used)) {
@@ -170,7 +160,7 @@ kouling_status kouling_finish(kouling_stream *s, kouling_event *events, size_t *
     if (!s || !events || !heard) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
-    const uint32_t full = s->encoder.most * m->subsampling, step = m->step_frames * m->subsampling;
+    const uint32_t full = s->encoder.most * m->subsampling, step = step_of(m);
     *heard = 0;
     if (!decode(s, events, heard)) return KOULING_OK;
     if (s->ending < 0) { /* silence up to a whole step */
@@ -202,7 +192,7 @@ kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_
     if (!s || ((!features || !log_probs) && frames)) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
-    if (frames % (m->step_frames * m->subsampling)) return KOULING_NOT_ALLOWED;
+    if (frames % step_of(m)) return KOULING_NOT_ALLOWED;
     for (size_t left = frames / m->subsampling; left > 0;) {
         const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
         encoder_run(&s->encoder, features, now, log_probs);
@@ -217,7 +207,7 @@ kouling_status kouling_shape(const kouling_model *model, uint32_t *mels, uint32_
     if (!model || !model->data || !mels || !step || !units) return KOULING_NULL;
     const model_header *m = model->data;
     *mels = m->mels;
-    *step = m->step_frames * m->subsampling;
+    *step = step_of(m);
     *units = m->units;
     return KOULING_OK;
 }

@@ -31,8 +31,6 @@ static void *read_all(FILE *file, size_t *bytes) {
     return placed;
 }
 
-static uint32_t hash(uint32_t from, const void *data, size_t bytes) { return from ^ checksum(data, bytes); }
-
 static int listen_at(const kouling_model *model, const char *name, const int16_t *samples, size_t count) {
     size_t size, used, frames, heard = 0;
     kouling_stream *stream;
@@ -57,8 +55,8 @@ static int listen_at(const kouling_model *model, const char *name, const int16_t
         kouling_finish(stream, events, &heard);
         total += heard;
     } while (heard);
-    printf("%s features %08x log_probs %08x events %zu\n", name, hash(0, features, frames * mels * sizeof *features),
-           hash(0, log_probs, outputs * units * sizeof *log_probs), total);
+    printf("%s features %08x log_probs %08x events %zu\n", name, checksum((const uint8_t *)features, frames * mels * sizeof *features),
+           checksum((const uint8_t *)log_probs, outputs * units * sizeof *log_probs), total);
     return 0;
 }
 

@@ -80,6 +80,16 @@ def save(path: Path, info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> No
         temporary.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that appears whole or not at all. Raises: OSError where it cannot be written."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def load(path: Path) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:
     """Raises: ValueError, one line, where the file is no checkpoint, truncated or corrupt; FileNotFoundError."""
     return _open(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from kouling.commands import UNKNOWN, Command, CommandSet
 
 BLANK_INDEX = 0
+DEFAULT_ONSET_S = 0.3  # of units whose onset was not calibrated
 
 Floats = NDArray[np.float64]
 
@@ -297,7 +298,7 @@ class Decoder:
         node = candidate.node
         first, last = self.units[self.tree.first_unit[node]], self.units[self.tree.unit[node]]
         spike_s = self.first_frame_s + (candidate.spike + 0.5) * self.frame_s
-        start_s = spike_s - candidate.length * self.frame_s - self.config.onset_s.get(first, 0.3)
+        start_s = spike_s - candidate.length * self.frame_s - self.config.onset_s.get(first, DEFAULT_ONSET_S)
         end_s = spike_s - self.config.offset_s.get(last, 0.0)
         spec = self.commands.commands[self.tree.command[node]]
         start_s = max(start_s, 0.0)

@@ -52,14 +52,10 @@ class Recognizer:
         """
         self.runner = runner
         self.info = runner.info
-        config = self.info.config
         self.command_set = command_set or commands.every_unit(self.info.units)
-        self._log_mel = LogMel(config.features)
-        shift_s = config.features.frame_shift_ms / 1000
-        settings = overlay_decoder(self.info)
-        first_frame_s = -config.encoder.lookahead * shift_s
-        self._primed = self._after_silence(settings.priming_s)
-        self._decoder = Decoder(self.info.units, self.command_set, settings, config.encoder_frame_s, first_frame_s)
+        self._log_mel = LogMel(self.info.config.features)
+        self._decoder = decoder_of(self.info, self.command_set)
+        self._primed = self._after_silence(self._decoder.config.priming_s)
         self.reset()
 
     def reset(self) -> None:
@@ -124,6 +120,13 @@ class Recognizer:
             taken, self._features = self._features[:size], self._features[size:]
             log_probs, self._state = self.runner.step(taken, self._state)
             yield log_probs
+
+
+def decoder_of(info: ModelInfo, command_set: CommandSet) -> Decoder:
+    """The decoder of a model's stream. Raises: ValueError as `overlay_decoder`."""
+    config = info.config
+    first_frame_s = -config.encoder.lookahead * config.features.frame_shift_ms / 1000
+    return Decoder(info.units, command_set, overlay_decoder(info), config.encoder_frame_s, first_frame_s)
 
 
 def overlay_decoder(info: ModelInfo) -> DecoderConfig:

@@ -6,7 +6,6 @@ it is missing, and models run in ONNX Runtime.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +89,4 @@ def export(checkpoint_path: Path, output: Path, weights: str = "int8", command_s
     """
     info, tensors = checkpoint.load(checkpoint_path)
     chosen = commands.load(command_set, info.units) if command_set else commands.every_unit(info.units)
-    temporary = output.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(model_file.pack(info, tensors, chosen, weights))
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    checkpoint.write_whole(output, model_file.pack(info, tensors, chosen, weights))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from kouling.checkpoint import ModelInfo
 from kouling.commands import UNKNOWN, CommandSet
-from kouling.decoder import Decoder
+from kouling.decoder import DEFAULT_ONSET_S
 from kouling.features import mel_filters, povey_window
-from kouling.recognizer import overlay_decoder
+from kouling.recognizer import decoder_of, overlay_decoder
 
 MAGIC = b"KOULING\0"
 VERSION = 1
@@ -29,7 +29,6 @@ HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
-DEFAULT_ONSET_S = 0.3  # as the decoder's
 SCHEMES = {"float": 0, "int8": 1}
 MAX_WINDOW = 64
 
@@ -71,9 +70,7 @@ def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: Comm
 
 def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
     """A command set compiled for a model: what `Decoder` derives from both. See `command_set` in decoder.h."""
-    encoder = info.config.encoder
-    lookahead_s = encoder.lookahead * info.config.features.frame_shift_ms / 1000
-    decoder = Decoder(info.units, command_set, overlay_decoder(info), info.config.encoder_frame_s, -lookahead_s)
+    decoder = decoder_of(info, command_set)
     tree, settings = decoder.tree, decoder.config
     nodes, units = len(tree.unit), len(info.units)
     beyond = [tree.beyond.get(node, np.zeros(0, dtype=np.int64)) for node in range(nodes)]

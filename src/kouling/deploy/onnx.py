@@ -6,7 +6,6 @@ The graph takes any whole number of steps at once, so that a live stream and a f
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling.checkpoint import ModelInfo
+from kouling.checkpoint import ModelInfo, write_whole
 
 METADATA_KEY = "kouling"
 OPSET = 18
@@ -103,9 +102,4 @@ def export(checkpoint_path: Path, output: Path) -> None:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
         value.doc_string = ""
-    temporary = output.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(model.SerializeToString())
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(output, model.SerializeToString())

@@ -199,8 +199,9 @@ class Trainer:
     def train_step(self, batches: Batches, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
         features = batches.features[rows].astype(np.float32)
         config = self.recipe.config.features
-        noise = batches.draw_noise(rng, len(rows))
-        features = add_noise_features(features, batches.heard(rows), noise, rng, self.recipe.augment, config)
+        if self.recipe.augment.more_noise_percent:
+            noise = batches.draw_noise(rng, len(rows))
+            features = add_noise_features(features, batches.heard(rows), noise, rng, self.recipe.augment, config)
         features = warp_features(features, rng, self.recipe.augment, config)
         features = filter_features(features, rng, self.recipe.augment, config)
         mask_features(features, rng, self.recipe.augment)
