@@ -11,6 +11,12 @@
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
+/* Of a product of integers: weights, bytes from one block of them to the next, inputs by fours, the weights' sums, rows of
+ * inputs `stride` apart; how many rows and blocks; where the sums go. */
+#define TILES_ARGUMENTS                                                                                                \
+    const uint8_t *w, size_t block, uint32_t fours, const int32_t *column_sums, const int8_t *x, size_t stride,        \
+        uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
+
 /* Portable: any C11 compiler, any processor. */
 
 #define LEVEL(name) JOIN(name, portable)
@@ -19,17 +25,20 @@
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
 
-static void tiles_portable(const int8_t *w, size_t block, uint32_t fours, const int32_t *ignored, const int8_t *x,
-                           size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
-    (void)ignored;
+KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
+    (void)column_sums;
     for (uint32_t b = 0; b < blocks; b++)
         for (uint32_t r = 0; r < rows; r++) {
             int32_t sum[LANES] = {0};
-            const int8_t *weights = w + b * block, *in = x + r * stride;
-            for (uint32_t k = 0; k < fours; k++, weights += 64, in += 4)
-                for (int i = 0; i < LANES; i++)
-                    sum[i] += weights[4 * i] * in[0] + weights[4 * i + 1] * in[1] + weights[4 * i + 2] * in[2] +
-                              weights[4 * i + 3] * in[3];
+            for (uint32_t k = 0; k < fours; k++) {
+                const uint8_t *weights = w + b * block + (size_t)(half ? k / 2 : k) * 64;
+                const int8_t *in = x + r * stride + 4 * (size_t)k;
+                const int shift = half ? 4 * (k & 1) : 0;
+                for (int i = 0; i < 4 * LANES; i++) {
+                    const int weight = half ? ((weights[i] >> shift) & 15) - 8 : (int8_t)weights[i];
+                    sum[i / 4] += weight * in[i & 3];
+                }
+            }
             memcpy(sums[r][b], sum, sizeof sum);
         }
 }
@@ -48,21 +57,25 @@ static void tiles_portable(const int8_t *w, size_t block, uint32_t fours, const 
 #define TILE_ROWS 2
 #define TILE_BLOCKS 1
 
-static TARGET void tiles_avx2(const int8_t *w, size_t block, uint32_t fours, const int32_t *ignored, const int8_t *x,
-                              size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
-    (void)ignored, (void)block, (void)blocks;
+static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
+    (void)column_sums, (void)block, (void)blocks;
     __m256i sum[TILE_ROWS][4]; /* of four outputs each: products of inputs 0 and 1, of 2 and 3 */
     const int8_t *second = rows > 1 ? x + stride : x;
     for (int i = 0; i < 4; i++) sum[0][i] = sum[1][i] = _mm256_setzero_si256();
-    for (uint32_t k = 0; k < fours; k++, w += 64) {
+    for (uint32_t k = 0; k < fours; k++) {
         int32_t four[2];
         memcpy(&four[0], x + 4 * k, 4);
         memcpy(&four[1], second + 4 * k, 4);
         const __m256i in0 = _mm256_cvtepi8_epi16(_mm_set1_epi32(four[0])), in1 = _mm256_cvtepi8_epi16(_mm_set1_epi32(four[1]));
         for (int i = 0; i < 4; i++) {
-            const __m256i weights = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(w + 16 * i)));
-            sum[0][i] = _mm256_add_epi32(sum[0][i], _mm256_madd_epi16(weights, in0));
-            sum[1][i] = _mm256_add_epi32(sum[1][i], _mm256_madd_epi16(weights, in1));
+            __m128i weights = _mm_loadu_si128((const __m128i *)(const void *)(w + 64 * (half ? k / 2 : k) + 16 * i));
+            if (half) {
+                weights = _mm_and_si128(k & 1 ? _mm_srli_epi16(weights, 4) : weights, _mm_set1_epi8(15));
+                weights = _mm_sub_epi8(weights, _mm_set1_epi8(8));
+            }
+            const __m256i wide = _mm256_cvtepi8_epi16(weights);
+            sum[0][i] = _mm256_add_epi32(sum[0][i], _mm256_madd_epi16(wide, in0));
+            sum[1][i] = _mm256_add_epi32(sum[1][i], _mm256_madd_epi16(wide, in1));
         }
     }
     for (uint32_t r = 0; r < rows; r++)
@@ -75,7 +88,8 @@ static TARGET void tiles_avx2(const int8_t *w, size_t block, uint32_t fours, con
 #include "kernels.inc"
 
 /* AVX-512 with VNNI: four products of unsigned and signed bytes and their sum in one instruction. Inputs are made
- * unsigned by adding 128; what that adds is taken off beforehand. */
+ * unsigned by adding 128, and what that adds is taken off beforehand; half bytes are unsigned as they are, and what
+ * their 8 adds is summed up beside them. */
 
 #define LEVEL(name) JOIN(name, vnni)
 #define LEVEL_NAME "avx512-vnni"
@@ -83,46 +97,124 @@ static TARGET void tiles_avx2(const int8_t *w, size_t block, uint32_t fours, con
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
 
-static inline TARGET __attribute__((always_inline)) void tile_vnni(
-    const int8_t *w, size_t block, uint32_t fours, const int32_t *column_sums, const int8_t *x, size_t stride,
-    const uint32_t rows, const uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
-    __m512i sum[TILE_ROWS][TILE_BLOCKS];
-    for (uint32_t b = 0; b < blocks; b++) {
-        const __m512i surplus = _mm512_slli_epi32(_mm512_loadu_si512(column_sums + b * LANES), 7);
-        for (uint32_t r = 0; r < rows; r++) sum[r][b] = _mm512_sub_epi32(_mm512_setzero_si512(), surplus);
+static TARGET KL_ALWAYS void tile_vnni(TILES_ARGUMENTS, const int half) {
+    __m512i sum[TILE_ROWS][TILE_BLOCKS], surplus[TILE_ROWS];
+    for (uint32_t r = 0; r < rows; r++) {
+        surplus[r] = _mm512_setzero_si512();
+        for (uint32_t b = 0; b < blocks; b++)
+            sum[r][b] = half ? _mm512_setzero_si512()
+                             : _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(column_sums + b * LANES)), 7);
     }
     for (uint32_t k = 0; k < fours; k++) {
         __m512i weights[TILE_BLOCKS];
-        for (uint32_t b = 0; b < blocks; b++) weights[b] = _mm512_loadu_si512(w + b * block + 64 * (size_t)k);
+        for (uint32_t b = 0; b < blocks; b++) {
+            weights[b] = _mm512_loadu_si512(w + b * block + 64 * (size_t)(half ? k / 2 : k));
+            if (half) weights[b] = _mm512_and_si512(k & 1 ? _mm512_srli_epi16(weights[b], 4) : weights[b], _mm512_set1_epi8(15));
+        }
         for (uint32_t r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, x + r * stride + 4 * (size_t)k, 4);
-            const __m512i in = _mm512_set1_epi32(four ^ (int32_t)0x80808080);
-            for (uint32_t b = 0; b < blocks; b++) sum[r][b] = _mm512_dpbusd_epi32(sum[r][b], in, weights[b]);
+            const __m512i in = _mm512_set1_epi32(half ? four : four ^ (int32_t)0x80808080);
+            if (half) surplus[r] = _mm512_dpbusd_epi32(surplus[r], _mm512_set1_epi8(8), in);
+            for (uint32_t b = 0; b < blocks; b++)
+                sum[r][b] = half ? _mm512_dpbusd_epi32(sum[r][b], weights[b], in) : _mm512_dpbusd_epi32(sum[r][b], in, weights[b]);
         }
     }
     for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t b = 0; b < blocks; b++) _mm512_storeu_si512(sums[r][b], sum[r][b]);
+        for (uint32_t b = 0; b < blocks; b++) _mm512_storeu_si512(sums[r][b], _mm512_sub_epi32(sum[r][b], surplus[r]));
 }
 
-static TARGET void tiles_vnni(const int8_t *w, size_t block, uint32_t fours, const int32_t *column_sums, const int8_t *x,
-                              size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
+static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
+    if (half) fours = GROUP / 4;
     if (rows == 1 && blocks == 4)
-        tile_vnni(w, block, fours, column_sums, x, stride, 1, 4, sums);
+        tile_vnni(w, block, fours, column_sums, x, stride, 1, 4, sums, half);
     else if (rows == 4 && blocks == 4)
-        tile_vnni(w, block, fours, column_sums, x, stride, 4, 4, sums);
+        tile_vnni(w, block, fours, column_sums, x, stride, 4, 4, sums, half);
     else if (rows == 4 && blocks == 2)
-        tile_vnni(w, block, fours, column_sums, x, stride, 4, 2, sums);
+        tile_vnni(w, block, fours, column_sums, x, stride, 4, 2, sums, half);
     else
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t b = 0; b < blocks; b++) {
                 int32_t one[TILE_ROWS][TILE_BLOCKS][LANES];
-                tile_vnni(w + b * block, block, fours, column_sums + b * LANES, x + r * stride, stride, 1, 1, one);
+                tile_vnni(w + b * block, block, fours, column_sums + (half ? 0 : b * LANES), x + r * stride, stride, 1, 1, one, half);
                 memcpy(sums[r][b], one[0][0], sizeof one[0][0]);
             }
 }
 
 #include "kernels.inc"
+
+#if defined(__linux__)
+
+/* AMX: sixteen rows with sixteen outputs and 64 inputs in one instruction. Blocks of weights lie as it wants them. Fewer
+ * rows, half bytes and all else are left to VNNI. */
+
+#include <cpuid.h>
+
+#define AMX_BLOCKS 4 /* tiles 0 to 3 hold their sums, 4 and 5 inputs and weights, 6 and 7 what is left of them */
+#define AMX_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8,prefer-vector-width=512")))
+
+static AMX_TARGET void multiply_amx(const linear *w, const rows_in *x, uint32_t rows, float *y, size_t stride, int add) {
+    if (w->floats || w->multipliers || rows < 16) {
+        multiply_vnni(w, x, rows, y, stride, add);
+        return;
+    }
+    const uint32_t whole = rows / 16 * 16, rest = w->fours % 16;
+    const size_t size = (size_t)w->fours * 64;
+    struct { uint8_t palette, start, zeros[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {1, 0, {0}, {0}, {0}};
+    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = 16;
+    shape.bytes[6] = (uint16_t)(4 * (rest ? rest : 16)), shape.rows[7] = (uint8_t)(rest ? rest : 16);
+    _tile_loadconfig(&shape);
+    for (uint32_t r = 0; r < whole; r += 16)
+        for (uint32_t b = 0; b < w->blocks; b += AMX_BLOCKS) {
+            const uint32_t wide = w->blocks - b < AMX_BLOCKS ? w->blocks - b : AMX_BLOCKS;
+            const int8_t *in = x->bytes + r * x->stride;
+            const uint8_t *weights = w->weights + b * size;
+            int32_t sums[16][AMX_BLOCKS][LANES];
+            _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+#define ADD(sum, input, weight)                                            \
+    do {                                                                   \
+        if (wide <= sum) break;                                            \
+        _tile_loadd(weight, weights + sum * size + 64 * (size_t)k, 64);    \
+        _tile_dpbssd(sum, input, weight);                                  \
+    } while (0)
+            uint32_t k = 0;
+            for (; k + 16 <= w->fours; k += 16) {
+                _tile_loadd(4, in + 4 * (size_t)k, x->stride);
+                ADD(0, 4, 5); ADD(1, 4, 5); ADD(2, 4, 5); ADD(3, 4, 5);
+            }
+            if (rest) {
+                _tile_loadd(6, in + 4 * (size_t)k, x->stride);
+                ADD(0, 6, 7); ADD(1, 6, 7); ADD(2, 6, 7); ADD(3, 6, 7);
+            }
+#undef ADD
+            const size_t next = sizeof sums[0];
+            _tile_stored(0, sums[0][0], next); _tile_stored(1, sums[0][1], next);
+            _tile_stored(2, sums[0][2], next); _tile_stored(3, sums[0][3], next);
+            for (uint32_t i = 0; i < 16; i++)
+                for (uint32_t j = 0; j < wide; j++)
+                    finish_vnni(w, b + j, x->scale[(r + i) * x->scale_step], sums[i][j], y + (r + i) * stride, add);
+        }
+    _tile_release();
+    if (whole == rows) return;
+    rows_in left = *x;
+    left.bytes += whole * x->stride;
+    left.scale += whole * x->scale_step;
+    multiply_vnni(w, &left, rows - whole, y + whole * stride, stride, add);
+}
+
+static const kernels kernels_amx = {"avx512-amx", log_mel_vnni, quantize_vnni, multiply_amx, normalize_vnni, silu_vnni, gate_vnni,
+                                    attend_vnni, depthwise_vnni};
+
+/* Linux gives a process the registers of AMX when it asks for them (arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA). */
+static int amx_is_given(void) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & 3) != 3) return 0; /* AMX-TILE and AMX-INT8 */
+    long result = 158;
+    __asm__ volatile("syscall" : "+a"(result) : "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    return result == 0;
+}
+
+#endif
 
 #elif defined(__ARM_NEON)
 
@@ -136,17 +228,23 @@ static TARGET void tiles_vnni(const int8_t *w, size_t block, uint32_t fours, con
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
 
-static void tiles_neon(const int8_t *w, size_t block, uint32_t fours, const int32_t *ignored, const int8_t *x,
-                       size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
-    (void)ignored, (void)block, (void)stride, (void)rows, (void)blocks;
+/* Sixteen weights of four k, from byte 16 * i of theirs. */
+KL_INLINE int8x16_t weights_neon(const uint8_t *w, size_t k, int i, const int half) {
+    const uint8x16_t stored = vld1q_u8(w + 64 * (half ? k / 2 : k) + 16 * i);
+    if (!half) return vreinterpretq_s8_u8(stored);
+    return vsubq_s8(vreinterpretq_s8_u8(vandq_u8(k & 1 ? vshrq_n_u8(stored, 4) : stored, vdupq_n_u8(15))), vdupq_n_s8(8));
+}
+
+KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
+    (void)column_sums, (void)block, (void)stride, (void)rows, (void)blocks;
     int32x4_t low[4], high[4]; /* of two outputs each: products of inputs 0 and 1, of 2 and 3 */
     for (int i = 0; i < 4; i++) low[i] = high[i] = vdupq_n_s32(0);
-    for (uint32_t k = 0; k < fours; k++, w += 64) {
+    for (uint32_t k = 0; k < fours; k++) {
         int32_t four;
         memcpy(&four, x + 4 * (size_t)k, 4);
         const int8x8_t in = vreinterpret_s8_s32(vdup_n_s32(four));
         for (int i = 0; i < 4; i++) {
-            const int8x16_t weights = vld1q_s8(w + 16 * i);
+            const int8x16_t weights = weights_neon(w, k, i, half);
             low[i] = vpadalq_s16(low[i], vmull_s8(vget_low_s8(weights), in));
             high[i] = vpadalq_s16(high[i], vmull_s8(vget_high_s8(weights), in));
         }
@@ -168,19 +266,21 @@ static void tiles_neon(const int8_t *w, size_t block, uint32_t fours, const int3
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
 
-static TARGET void tiles_dot(const int8_t *w, size_t block, uint32_t fours, const int32_t *ignored, const int8_t *x,
-                             size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
-    (void)ignored, (void)block, (void)blocks;
+static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
+    (void)column_sums, (void)block, (void)blocks;
     int32x4_t sum[TILE_ROWS][4];
     for (int r = 0; r < TILE_ROWS; r++)
         for (int i = 0; i < 4; i++) sum[r][i] = vdupq_n_s32(0);
-    for (uint32_t k = 0; k < fours; k++, w += 64)
+    for (uint32_t k = 0; k < fours; k++) {
+        int8x16_t weights[4];
+        for (int i = 0; i < 4; i++) weights[i] = weights_neon(w, k, i, half);
         for (uint32_t r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, x + r * stride + 4 * (size_t)k, 4);
             const int8x16_t in = vreinterpretq_s8_s32(vdupq_n_s32(four));
-            for (int i = 0; i < 4; i++) sum[r][i] = vdotq_s32(sum[r][i], vld1q_s8(w + 16 * i), in);
+            for (int i = 0; i < 4; i++) sum[r][i] = vdotq_s32(sum[r][i], weights[i], in);
         }
+    }
     for (uint32_t r = 0; r < rows; r++)
         for (int i = 0; i < 4; i++) vst1q_s32(sums[r][0] + 4 * i, sum[r][i]);
 }
@@ -201,17 +301,20 @@ static TARGET void tiles_dot(const int8_t *w, size_t block, uint32_t fours, cons
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
 
-static void tiles_wasm(const int8_t *w, size_t block, uint32_t fours, const int32_t *ignored, const int8_t *x,
-                       size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]) {
-    (void)ignored, (void)block, (void)stride, (void)rows, (void)blocks;
+KL_INLINE void any_tiles_wasm(TILES_ARGUMENTS, const int half) {
+    (void)column_sums, (void)block, (void)stride, (void)rows, (void)blocks;
     v128_t low[4], high[4]; /* of two outputs each: products of inputs 0 and 1, of 2 and 3 */
     for (int i = 0; i < 4; i++) low[i] = high[i] = wasm_i32x4_splat(0);
-    for (uint32_t k = 0; k < fours; k++, w += 64) {
+    for (uint32_t k = 0; k < fours; k++) {
         int32_t four;
         memcpy(&four, x + 4 * (size_t)k, 4);
         const v128_t in = wasm_i16x8_extend_low_i8x16(wasm_i32x4_splat(four));
         for (int i = 0; i < 4; i++) {
-            const v128_t weights = wasm_v128_load(w + 16 * i);
+            v128_t weights = wasm_v128_load(w + 64 * (size_t)(half ? k / 2 : k) + 16 * i);
+            if (half) {
+                weights = wasm_v128_and(k & 1 ? wasm_u8x16_shr(weights, 4) : weights, wasm_i8x16_splat(15));
+                weights = wasm_i8x16_sub(weights, wasm_i8x16_splat(8));
+            }
             low[i] = wasm_i32x4_add(low[i], wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(weights), in));
             high[i] = wasm_i32x4_add(high[i], wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(weights), in));
         }
@@ -228,6 +331,9 @@ static void tiles_wasm(const int8_t *w, size_t block, uint32_t fours, const int3
 /* The fastest first. */
 static const kernels *const levels[] = {
 #if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__linux__)
+    &kernels_amx,
+#endif
     &kernels_vnni, &kernels_avx2,
 #elif defined(__ARM_NEON)
 #if defined(__aarch64__)
@@ -243,9 +349,12 @@ static const kernels *const levels[] = {
 static int runs_here(const kernels *level) {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
-    if (level == &kernels_vnni)
-        return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const int vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#if defined(__linux__)
+    if (level == &kernels_amx) return vnni && amx_is_given();
+#endif
+    if (level == &kernels_vnni) return vnni;
     if (level == &kernels_avx2) return __builtin_cpu_supports("avx2");
 #elif defined(__aarch64__) && defined(__linux__)
     if (level == &kernels_dot) return (getauxval(AT_HWCAP) >> 20 & 1) != 0; /* HWCAP_ASIMDDP */

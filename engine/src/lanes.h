@@ -121,20 +121,17 @@ KL_INLINE float lanes_largest(lanes x) {
 /* Adding and subtracting 1.5 * 2^23 rounds to a whole number, half to even; between the two, the lowest bits are it. */
 #define ROUND 12582912.0f
 
-/* e^x, relative error below 3e-7; x is taken as at most 88 and at least -87. */
+/* e^x = 2^n 2^f, f from -1/2 to 1/2, relative error below 2.5e-7 + 4e-8 |x|; x is taken as at most 88 and at least -87. */
 KL_INLINE lanes lanes_exp(lanes x) {
-    x = lanes_max(lanes_min(x, lanes_all(88.0f)), lanes_all(-87.0f));
-    const lanes shifted = lanes_add(lanes_mul(x, lanes_all(1.44269504f)), lanes_all(ROUND));
-    const lanes n = lanes_sub(shifted, lanes_all(ROUND));
-    lanes r = lanes_sub(x, lanes_mul(n, lanes_all(0.693359375f))); /* ln 2 in two parts (Cody and Waite) */
-    r = lanes_sub(r, lanes_mul(n, lanes_all(-2.12194440e-4f)));
-    lanes p = lanes_all(1.9875691500e-4f); /* Cephes' expf */
-    p = lanes_add(lanes_mul(p, r), lanes_all(1.3981999507e-3f));
-    p = lanes_add(lanes_mul(p, r), lanes_all(8.3334519073e-3f));
-    p = lanes_add(lanes_mul(p, r), lanes_all(4.1665795894e-2f));
-    p = lanes_add(lanes_mul(p, r), lanes_all(1.6666665459e-1f));
-    p = lanes_add(lanes_mul(p, r), lanes_all(5.0000001201e-1f));
-    p = lanes_add(lanes_add(lanes_mul(lanes_mul(p, r), r), r), lanes_all(1.0f));
+    x = lanes_max(lanes_min(lanes_mul(x, lanes_all(1.44269504f)), lanes_all(127.0f)), lanes_all(-126.0f));
+    const lanes shifted = lanes_add(x, lanes_all(ROUND));
+    const lanes f = lanes_sub(x, lanes_sub(shifted, lanes_all(ROUND)));
+    lanes p = lanes_all(1.3266970e-3f); /* least squares of the relative error at Chebyshev's points */
+    p = lanes_add(lanes_mul(p, f), lanes_all(9.6754599e-3f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(5.5507425e-2f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(2.4022122e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(6.9314694e-1f));
+    p = lanes_add(lanes_mul(p, f), lanes_all(1.0000001f));
     return lanes_scale(p, shifted);
 }
 

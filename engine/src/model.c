@@ -6,6 +6,8 @@
 #include "kouling.h"
 
 #define CHECKED_FROM 20 /* the checksum covers all that lies behind itself */
+#define LINEARS_OF_STEM 3 /* and one for each of its further layers */
+#define LINEARS_OF_BLOCK 8
 
 uint32_t checksum(const uint8_t *bytes, size_t count) {
     static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
@@ -36,7 +38,9 @@ static const void *take(reader *from, size_t count, size_t size) {
 }
 
 reader model_weights(const model_header *model) {
-    return (reader){(const uint8_t *)model, model->weights_at, model->file_bytes, model->weights, 0};
+    reader from = {(const uint8_t *)model, model->weights_at, model->file_bytes, NULL, 0};
+    from.kinds = take(&from, model->linears, 1);
+    return from;
 }
 
 const float *read_floats(reader *from, size_t count) { return take(from, count, sizeof(float)); }
@@ -47,19 +51,30 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
     found.fours = (inputs + 3) / 4;
     found.blocks = (outputs + 15) / 16;
     const size_t columns = (size_t)found.blocks * 16;
-    if (from->kind == WEIGHTS_FLOAT) {
+    switch (from->failed ? WEIGHTS_FLOAT : *from->kinds++) {
+    case WEIGHTS_FLOAT:
         found.floats = read_floats(from, columns * inputs);
-    } else {
+        break;
+    case WEIGHTS_INT8:
         found.weights = take(from, columns * found.fours * 4, 1);
         found.scale = read_floats(from, columns);
         found.sums = take(from, columns, sizeof(int32_t));
+        break;
+    case WEIGHTS_INT4: /* no more groups than int32 can add up */
+        from->failed |= inputs % GROUP != 0 || inputs / GROUP > 512;
+        found.weights = take(from, columns * inputs / 2, 1);
+        found.multipliers = take(from, columns * (inputs / GROUP), 1);
+        found.scale = read_floats(from, columns);
+        break;
+    default:
+        from->failed = 1;
     }
     found.bias = read_floats(from, columns);
     return found;
 }
 
 reader model_tables(const model_header *model) {
-    return (reader){(const uint8_t *)model, model->tables_at, model->weights_at, 0, 0};
+    return (reader){(const uint8_t *)model, model->tables_at, model->weights_at, NULL, 0};
 }
 
 feature_tables read_tables(reader *from, const model_header *model) {
@@ -134,14 +149,14 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
     const kouling_status status = check_file(data, bytes, "KOULING", MODEL_VERSION, sizeof(model_header), KOULING_NO_MODEL);
     if (status != KOULING_OK) return status;
     const model_header *m = data;
-    const int shape = within(m->weights, WEIGHTS_FLOAT, WEIGHTS_INT8, 1) && within(m->mels, 8, 128, 4) &&
-                      within(m->layers, 1, 64, 1) && within(m->width, 16, 4096, 16) && within(m->heads, 1, 64, 1) &&
+    const int shape = within(m->mels, 8, 128, 4) && within(m->layers, 1, 64, 1) && within(m->width, 16, 4096, 16) && within(m->heads, 1, 64, 1) &&
                       m->width % m->heads == 0 && within(m->kernel, 2, 1024, 1) &&
                       within(m->inner, 16, 16384, 16) && within(m->stem_channels, 16, 1024, 16) &&
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && within(m->left_context, 1, 4096, 1) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->log_scale > 0;
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->log_scale > 0 &&
+                      m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     const int sections = is_section(m->tables_at, 0, sizeof(model_header), m->file_bytes) &&
                          is_section(m->weights_at, 0, m->tables_at, m->file_bytes) &&
                          is_section(m->commands_at, m->commands_bytes, m->weights_at, m->file_bytes) &&
@@ -181,7 +196,7 @@ static int all_within(const int32_t *values, uint32_t count, int32_t least, int6
 
 kouling_status commands_read(command_set *set, const void *data) {
     const commands_header *h = data;
-    reader from = {data, sizeof *h, h->file_bytes, 0, 0};
+    reader from = {data, sizeof *h, h->file_bytes, NULL, 0};
     if (!within(h->nodes, 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
         !within(h->settle, 1, 65536, 1) || h->isolation > 65536 || h->hesitation > 65536 || h->unknown >= h->units)
         return KOULING_CORRUPT;

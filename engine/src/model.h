@@ -9,13 +9,14 @@
 #define MODEL_ALIGN 64
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
 
-enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 };
+enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
+#define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 
 /* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */
 typedef struct {
     char magic[8]; /* "KOULING", a zero */
     uint32_t version, file_bytes, checksum;
-    uint32_t weights; /* WEIGHTS_... */
+    uint32_t linears; /* how many linear layers there are */
     uint32_t mels, layers, heads, width, kernel, inner, stem_channels, stem_layers;
     uint32_t subsampling, lookahead, step_frames, left_context, units;
     float log_floor, log_scale;
@@ -28,14 +29,16 @@ typedef struct {
 uint32_t checksum(const uint8_t *bytes, size_t count);
 
 /* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
- * four weights of each output, so that sixteen products of four are one instruction where there is one. */
+ * four weights of each output, so that sixteen products of four are one instruction where there is one. Of int4 weights,
+ * to which 8 is added, 64 bytes hold those of eight inputs, the first four in their lower halves. */
 typedef struct {
     uint32_t inputs;
     uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
-    const int8_t *weights;      /* int8: [blocks][fours][16][4] */
+    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][fours / 2][16][4] */
+    const int8_t *multipliers;  /* int4: [blocks][inputs / GROUP][16] of a group's sum, else NULL */
     const float *scale;         /* [blocks * 16] */
-    const int32_t *sums;        /* [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
-    const float *floats;        /* float: [blocks][inputs][16] */
+    const int32_t *sums;        /* int8: [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
+    const float *floats;        /* float: [blocks][inputs][16], else NULL */
     const float *bias;          /* [blocks * 16] */
 } linear;
 
@@ -58,7 +61,7 @@ typedef struct {
 typedef struct {
     const uint8_t *base;
     size_t at, end;
-    uint32_t kind;
+    const uint8_t *kinds; /* of the linear layers still to come */
     int failed;
 } reader;
 

@@ -9,7 +9,7 @@
 #include "encoder.h"
 #include "kouling.h"
 
-static const char *const names[] = {"portable", "avx2", "avx512-vnni", "neon", "neon-dotprod", "wasm-simd"};
+static const char *const names[] = {"portable", "avx2", "avx512-vnni", "avx512-amx", "neon", "neon-dotprod", "wasm-simd"};
 
 static void *aligned(size_t bytes) {
     uint8_t *memory = calloc(bytes + KOULING_ALIGN, 1);

@@ -101,7 +101,9 @@ def parser() -> argparse.ArgumentParser:
     send.add_argument("model", type=Path, metavar="MODEL", help="checkpoint, model.safetensors")
     send.add_argument("--target", required=True, choices=["engine", "onnx"])
     send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
-    send.add_argument("--weights", choices=["int8", "float"], default="int8", help="engine: how weights are stored")
+    send.add_argument(
+        "--weights", choices=["int8", "int4", "float"], help="engine: how weights are stored; int8 if left out"
+    )
     send.add_argument("-o", "--output", type=Path, required=True)
 
     listing = verb(verbs, "models", models, "the models that are installed")
@@ -245,8 +247,10 @@ def export(options: argparse.Namespace) -> int:
     if options.target == "engine":
         from kouling.deploy import engine
 
-        engine.export(options.model, options.output, options.weights, options.commands)
+        engine.export(options.model, options.output, options.weights or "int8", options.commands)
         return DONE
+    if options.commands or options.weights:
+        raise ValueError(f"--commands and --weights go with --target engine, not with --target {options.target}")
     try:
         from kouling.deploy import onnx
 

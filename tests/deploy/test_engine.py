@@ -62,6 +62,10 @@ def signal_to_noise_db(expected: NDArray[np.float32], found: NDArray[np.float32]
     return float(10 * np.log10((expected**2).sum() / ((found - expected) ** 2).sum()))
 
 
+def whole_again(numbers: NDArray[np.int8], multipliers: NDArray[np.int8], scale: NDArray[Any]) -> NDArray[Any]:
+    return numbers * np.repeat(multipliers.astype(np.float64), model_file.GROUP, axis=1) * scale[:, None]
+
+
 # Against Python
 
 
@@ -108,7 +112,39 @@ def test_events_are_those_of_python(model: str, command_set: str | None, speech:
         assert one.confidence == pytest.approx(other.confidence, abs=0.2)
 
 
-@pytest.mark.parametrize("weights", ["float", "int8"])
+@pytest.mark.parametrize("model", MODELS)
+def test_int4_products_are_those_of_the_rounded_weights(
+    model: str, speech: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint_path = recognizer.MODELS / model / "model.safetensors"
+    engine.export(checkpoint_path, tmp_path / "int4.kouling", "int4")
+    linear = model_file._Packer.linear
+
+    def rounded(packer: Any, weight: NDArray[Any], bias: NDArray[Any], exact: bool = False) -> None:
+        if not exact and weight.shape[1] % model_file.GROUP == 0:
+            weight = whole_again(*model_file.round_to_int4(weight))
+        linear(packer, weight, bias, exact)
+
+    monkeypatch.setattr(model_file._Packer, "linear", rounded)
+    engine.export(checkpoint_path, tmp_path / "float.kouling", "float")
+    expected = Engine(tmp_path / "float.kouling").recognizer().log_probs(speech)
+    found = Engine(tmp_path / "int4.kouling").recognizer().log_probs(speech)
+    assert signal_to_noise_db(expected, found) > 30
+    whole, halved = ((recognizer.MODELS / model / recognizer.ENGINE_FILE), tmp_path / "int4.kouling")
+    assert halved.stat().st_size < 0.62 * whole.stat().st_size
+
+
+def test_int4_rounds_to_the_nearest_that_a_group_can_hold() -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 96))
+    weight[2] = 0
+    numbers, multipliers, scale = model_file.round_to_int4(weight)
+    assert numbers.min() == -8 and numbers.max() <= 7 and multipliers.shape == (5, 3)
+    unit = np.abs(np.repeat(multipliers * scale[:, None], model_file.GROUP, axis=1))
+    found = whole_again(numbers, multipliers, scale)
+    assert (np.abs(found - weight) <= unit * 1.01).all() and (np.abs(found - weight) <= unit / 2 + 1e-9).mean() > 0.95
+
+
+@pytest.mark.parametrize("weights", ["float", "int8", "int4"])
 def test_heads_and_channels_of_any_number_are_run(
     tiny: Callable[..., Engine], tiny_model: Path, voice: Callable[..., Samples], weights: str
 ) -> None:
@@ -116,7 +152,7 @@ def test_heads_and_channels_of_any_number_are_run(
     samples = voice(96000, 1)
     expected = Recognizer(OnnxRunner(tiny_model / "step.onnx")).log_probs(samples)
     found = tiny(weights).recognizer().log_probs(samples)
-    assert signal_to_noise_db(expected, found) > (70 if weights == "float" else 15)
+    assert signal_to_noise_db(expected, found) > {"float": 70, "int8": 15, "int4": 5}[weights]
 
 
 # Streams
@@ -187,6 +223,12 @@ def content() -> bytes:
         (lambda c: c[: len(c) // 2], "the file is cut short"),
         (lambda c: damaged(c, 8, 2, True), "the file was made by a newer version of kouling"),
         (lambda c: damaged(c, 5000, 7, False), "the file is damaged"),
+        (lambda c: damaged(c, 20, 19, True), "the file is damaged"),  # how many linear layers
+        (
+            lambda c: damaged(c, struct.unpack_from("<I", c, 88)[0], 3, True),
+            "the file is damaged",
+        ),  # how they are stored
+        (lambda c: damaged(c, struct.unpack_from("<I", c, 88)[0], 2, True), "the file is damaged"),  # the patch in int4
         (lambda c: damaged(c, 24, 4096, True), "the file is damaged"),  # mels
         (lambda c: damaged(c, 28, 65, True), "the file is damaged"),  # layers
         (lambda c: damaged(c, 36, 48, True), "the file is damaged"),  # width

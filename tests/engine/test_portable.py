@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from kouling import audio, recognizer
+from kouling.deploy import engine
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
@@ -59,36 +60,49 @@ def samples() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def expected(samples: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Hashes of the portable kernels, here."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """en-small as it ships, and in int4."""
+    small = recognizer.MODELS / "en-small"
+    halved = tmp_path_factory.mktemp("models") / "int4.kouling"
+    engine.export(small / "model.safetensors", halved, "int4")
+    return [small / recognizer.ENGINE_FILE, halved]
+
+
+@pytest.fixture(scope="module")
+def expected(models: list[Path], samples: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Hashes of the portable kernels, here, for each model."""
     program = tmp_path_factory.mktemp("levels") / "levels"
     compile_with("cc", [], program, ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
-    lines = run([program, recognizer.MODELS / "en-small" / "model.kouling"], samples).splitlines()
-    assert lines[0].startswith("portable ") and lines[0].endswith(" events 3")
-    return lines[0].removeprefix("portable ")
+    lines = [run([program, model], samples).splitlines()[0] for model in models]
+    assert all(line.startswith("portable ") and line.endswith(" events 3") for line in lines)
+    return [line.removeprefix("portable ") for line in lines]
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_every_kernel_of_every_processor_computes_the_same_bits(
-    processor: str, samples: bytes, expected: str, tmp_path: Path
+    processor: str, models: list[Path], samples: bytes, expected: list[str], tmp_path: Path
 ) -> None:
     compiler, flags, runner = PROCESSORS[processor]
     compile_with(compiler, flags, tmp_path / "levels", ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
-    output = run([*runner, tmp_path / "levels", recognizer.MODELS / "en-small" / "model.kouling"], samples)
-    assert {line.split(" ", 1)[1] for line in output.splitlines()} == {expected}
+    for model, hashes in zip(models, expected, strict=True):
+        output = run([*runner, tmp_path / "levels", model], samples)
+        assert {line.split(" ", 1)[1] for line in output.splitlines()} == {hashes}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs zig: pip install ziglang")
-def test_webassembly_computes_the_same_bits(samples: bytes, expected: str, tmp_path: Path) -> None:
+def test_webassembly_computes_the_same_bits(
+    models: list[Path], samples: bytes, expected: list[str], tmp_path: Path
+) -> None:
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-msimd128"]
     program = tmp_path / "levels.wasm"
     command = [*zig, *FLAGS, "-o", program, ENGINE / "tests" / "levels.c", *SOURCES]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     runner: list[str | Path] = ["node", "--no-warnings", ENGINE / "tests" / "wasi.mjs"]
-    output = run([*runner, program, recognizer.MODELS / "en-small" / "model.kouling"], samples)
-    assert [line.split(" ", 1)[0] for line in output.splitlines()] == ["portable", "wasm-simd"]
-    assert {line.split(" ", 1)[1] for line in output.splitlines()} == {expected}
+    for model, hashes in zip(models, expected, strict=True):
+        lines = run([*runner, program, model], samples).splitlines()
+        assert [line.split(" ", 1)[0] for line in lines] == ["portable", "wasm-simd"]
+        assert {line.split(" ", 1)[1] for line in lines} == {hashes}
 
 
 @pytest.mark.parametrize("processor", BARE)

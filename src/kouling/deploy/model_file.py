@@ -29,7 +29,8 @@ HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
-SCHEMES = {"float": 0, "int8": 1}
+SCHEMES = {"float": 0, "int8": 1, "int4": 2}
+GROUP = 32  # inputs that share a multiplier in int4
 MAX_WINDOW = 64
 
 Floats = NDArray[np.float64]
@@ -46,8 +47,8 @@ def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: Comm
     packer.stem(encoder.stem_layers)
     for index in range(encoder.layers):
         packer.block(f"blocks.{index}", encoder.hidden_size, encoder.attention_heads)
-    packer.linear(*packer.layer("head"))
-    body = b"".join(map(_aligned, packer.parts))
+    packer.linear(*packer.layer("head"), exact=True)
+    body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
     text = info.to_json().encode()
     tables_at = HEADER_BYTES
     weights_at = tables_at + len(tables)
@@ -55,7 +56,7 @@ def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: Comm
     own = pack_commands(info, command_set)
     text_at = commands_at + len(own)
     fields = [
-        *(SCHEMES[scheme], features.num_mels, encoder.layers, encoder.attention_heads, encoder.hidden_size),
+        *(len(packer.kinds), features.num_mels, encoder.layers, encoder.attention_heads, encoder.hidden_size),
         *(encoder.conv_kernel_size, _padded(encoder.hidden_size * encoder.ffn_expansion)),
         _padded(encoder.stem_channels),
         *(encoder.stem_layers, encoder.subsampling, encoder.lookahead, encoder.frames_per_step),
@@ -139,12 +140,28 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
     ]
 
 
+def round_to_int4(weight: Floats) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
+    """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
+    multiplier of each group (outputs, groups), and a scale for each output: weight = number * multiplier * scale, nearly.
+
+    Of each group the largest weight is -8 times its multiplier, which may be negative: one number more than from -7 to 7.
+    """
+    groups = weight.reshape(len(weight), -1, GROUP)
+    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
+    scale = np.maximum(np.abs(largest).max(axis=1), 1e-12) / 8 / 127
+    multipliers = np.rint(largest / -8 / scale[:, None])
+    multipliers[multipliers == 0] = 1
+    numbers = np.clip(np.rint(groups / (multipliers * scale[:, None])[..., None]), -8, 7)
+    return numbers.reshape(weight.shape).astype(np.int8), multipliers.astype(np.int8), scale
+
+
 class _Packer:
     """Weights in, parts of the file out, in the order of a step."""
 
     def __init__(self, weights: dict[str, Floats], scheme: str) -> None:
         self.weights = weights
         self.scheme = scheme
+        self.kinds: list[int] = []  # of the linear layers
         self.parts: list[bytes] = []
 
     def layer(self, name: str) -> tuple[Floats, Floats]:
@@ -158,22 +175,28 @@ class _Packer:
     def floats(self, values: Floats) -> None:
         self.parts.append(values.astype("<f4").tobytes())
 
-    def linear(self, weight: Floats, bias: Floats) -> None:
-        """weight: (outputs, inputs); see `linear` in model.h for how it lies."""
+    def linear(self, weight: Floats, bias: Floats, exact: bool = False) -> None:
+        """weight: (outputs, inputs); see `linear` in model.h for how it lies. exact: not int4, whatever the scheme."""
         outputs, inputs = weight.shape
         columns, fours = -(-outputs // 16) * 16, -(-inputs // 4)
-        if self.scheme == "float":
-            padded = np.zeros((columns, inputs))
-            padded[:outputs] = weight
-            self.floats(padded.reshape(-1, 16, inputs).transpose(0, 2, 1))
-        else:
-            scale = np.ones(columns)
-            scale[:outputs] = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
-            whole = np.zeros((columns, 4 * fours), dtype=np.int8)
-            whole[:outputs, :inputs] = np.rint(weight / scale[:outputs, None])
-            self.parts.append(whole.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3).tobytes())
+        whole = np.zeros((columns, 4 * fours))
+        whole[:outputs, :inputs] = weight
+        scheme = "int8" if self.scheme == "int4" and (exact or inputs % GROUP) else self.scheme
+        self.kinds.append(SCHEMES[scheme])
+        if scheme == "float":
+            self.floats(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
+        elif scheme == "int8":
+            scale = np.maximum(np.abs(whole).max(axis=1), 1e-12) / 127
+            rounded = np.rint(whole / scale[:, None]).astype(np.int8)
+            self.parts.append(rounded.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3).tobytes())
             self.floats(scale)
-            self.parts.append(whole.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
+            self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
+        else:
+            halves, multipliers, scale = round_to_int4(whole)
+            pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, fours // 2, 2, 4).transpose(3, 0, 2, 1, 4)
+            self.parts.append((pairs[0] | pairs[1] << 4).tobytes())
+            self.parts.append(multipliers.reshape(-1, 16, inputs // GROUP).transpose(0, 2, 1).tobytes())
+            self.floats(scale)
         self.floats(np.pad(bias, (0, columns - outputs)))
 
     def stem(self, layers: int) -> None:
