@@ -385,6 +385,8 @@ def test_evaluate_shows_a_table(run: Run, clips: Path) -> None:
     assert (outcome.status, outcome.err) == (0, "")
     assert "75.00% of 4 clips" in outcome.out and "50.0%" in outcome.out and "high 1" in outcome.out
     assert "of 3 commands reported at 100% on average, 67% were right" in outcome.out
+    assert "decided as the other model" not in outcome.out
+    assert "100.00% of the clips decided as the other model does" in run("evaluate", clips, "--against", "other").out
 
 
 @pytest.mark.usefixtures("fake")
@@ -442,6 +444,7 @@ def test_a_stream_is_shown_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         ["--running", "--gain", "3"],
         ["--running", "--snr", "3"],
         ["--running", "--noise", "."],
+        ["--running", "--against", "tiny"],
     ],
     ids=" ".join,
 )
@@ -579,6 +582,12 @@ def test_export_refuses_what_is_no_checkpoint(run: Run, tmp_path: Path, content:
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.complaint.startswith(f"{path}: ")
     assert not (tmp_path / "step.onnx").exists()
+
+
+@pytest.mark.parametrize("option", [["--weights", "int4"], ["--commands", "set.toml"]])
+def test_options_of_another_target_are_refused(run: Run, tmp_path: Path, option: list[str]) -> None:
+    outcome = run("export", "model.safetensors", "--target", "onnx", "-o", tmp_path / "x.onnx", *option)
+    assert outcome.status == 2 and "go with --target engine, not with --target onnx" in outcome.err
 
 
 def test_export_knows_its_targets(run: Run) -> None:

@@ -190,7 +190,7 @@ static void log_softmax(const float *x, uint32_t count, float *y) {
     float most = x[0], total = 0.0f, at[LANES];
     for (uint32_t i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
     for (uint32_t i = 0; i < count; i += LANES) {
-        lanes_store(at, lanes_exp(lanes_sub(lanes_load(x + i), lanes_all(most))));
+        lanes_store(at, lanes_exp(lanes_sub(lanes_load(x + i), lanes_all(most)), 0));
         for (uint32_t k = 0; k < LANES && i + k < count; k++) total += at[k];
     }
     lanes_store(at, lanes_log(lanes_all(total)));

@@ -22,6 +22,7 @@
 #define LEVEL(name) JOIN(name, portable)
 #define LEVEL_NAME "portable"
 #define TARGET
+#define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
 
@@ -49,40 +50,47 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
 
 #include <immintrin.h>
 
-/* AVX2: int8 widened to int16, whose products of pairs are exact in int32. */
+/* AVX2: products of unsigned and signed bytes, summed by pairs in int16. Inputs become unsigned by giving their sign to the
+ * weights; of numbers from -127 to 127 no sum of two products leaves int16. */
 
 #define LEVEL(name) JOIN(name, avx2)
 #define LEVEL_NAME "avx2"
 #define TARGET __attribute__((target("avx2")))
-#define TILE_ROWS 2
+#define WIDE 0
+#define TILE_ROWS 4
 #define TILE_BLOCKS 1
 
-static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
+static TARGET KL_ALWAYS void tile_avx2(TILES_ARGUMENTS, const int half) {
     (void)column_sums, (void)block, (void)blocks;
-    __m256i sum[TILE_ROWS][4]; /* of four outputs each: products of inputs 0 and 1, of 2 and 3 */
-    const int8_t *second = rows > 1 ? x + stride : x;
-    for (int i = 0; i < 4; i++) sum[0][i] = sum[1][i] = _mm256_setzero_si256();
+    __m256i sum[TILE_ROWS][2]; /* of eight outputs each */
+    for (uint32_t r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
     for (uint32_t k = 0; k < fours; k++) {
-        int32_t four[2];
-        memcpy(&four[0], x + 4 * k, 4);
-        memcpy(&four[1], second + 4 * k, 4);
-        const __m256i in0 = _mm256_cvtepi8_epi16(_mm_set1_epi32(four[0])), in1 = _mm256_cvtepi8_epi16(_mm_set1_epi32(four[1]));
-        for (int i = 0; i < 4; i++) {
-            __m128i weights = _mm_loadu_si128((const __m128i *)(const void *)(w + 64 * (half ? k / 2 : k) + 16 * i));
-            if (half) {
-                weights = _mm_and_si128(k & 1 ? _mm_srli_epi16(weights, 4) : weights, _mm_set1_epi8(15));
-                weights = _mm_sub_epi8(weights, _mm_set1_epi8(8));
+        __m256i weights[2];
+        for (int i = 0; i < 2; i++) {
+            weights[i] = _mm256_loadu_si256((const __m256i *)(const void *)(w + 64 * (size_t)(half ? k / 2 : k) + 32 * i));
+            if (!half) continue;
+            weights[i] = _mm256_and_si256(k & 1 ? _mm256_srli_epi16(weights[i], 4) : weights[i], _mm256_set1_epi8(15));
+            weights[i] = _mm256_sub_epi8(weights[i], _mm256_set1_epi8(8));
+        }
+        for (uint32_t r = 0; r < rows; r++) {
+            int32_t four;
+            memcpy(&four, x + r * stride + 4 * (size_t)k, 4);
+            const __m256i in = _mm256_set1_epi32(four);
+            for (int i = 0; i < 2; i++) {
+                const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in), _mm256_sign_epi8(weights[i], in));
+                sum[r][i] = _mm256_add_epi32(sum[r][i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
             }
-            const __m256i wide = _mm256_cvtepi8_epi16(weights);
-            sum[0][i] = _mm256_add_epi32(sum[0][i], _mm256_madd_epi16(wide, in0));
-            sum[1][i] = _mm256_add_epi32(sum[1][i], _mm256_madd_epi16(wide, in1));
         }
     }
     for (uint32_t r = 0; r < rows; r++)
-        for (int i = 0; i < 4; i += 2) { /* hadd works in halves: outputs 0 1 4 5 | 2 3 6 7 */
-            const __m256i pairs = _mm256_hadd_epi32(sum[r][i], sum[r][i + 1]);
-            _mm256_storeu_si256((__m256i *)(void *)(sums[r][0] + 4 * i), _mm256_permute4x64_epi64(pairs, 0xd8));
-        }
+        for (int i = 0; i < 2; i++) _mm256_storeu_si256((__m256i *)(void *)(sums[r][0] + 8 * i), sum[r][i]);
+}
+
+static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
+    if (rows == TILE_ROWS)
+        tile_avx2(w, block, fours, column_sums, x, stride, TILE_ROWS, blocks, sums, half);
+    else
+        for (uint32_t r = 0; r < rows; r++) tile_avx2(w, block, fours, column_sums, x + r * stride, stride, 1, blocks, sums + r, half);
 }
 
 #include "kernels.inc"
@@ -93,7 +101,13 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, vnni)
 #define LEVEL_NAME "avx512-vnni"
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512")))
+#if defined(__clang__) /* does not know the preference, and needs none */
+#define AVX512_TARGET "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni"
+#else
+#define AVX512_TARGET "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"
+#endif
+#define TARGET __attribute__((target(AVX512_TARGET)))
+#define WIDE 1
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
 
@@ -151,7 +165,7 @@ static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
 #include <cpuid.h>
 
 #define AMX_BLOCKS 4 /* tiles 0 to 3 hold their sums, 4 and 5 inputs and weights, 6 and 7 what is left of them */
-#define AMX_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,amx-tile,amx-int8,prefer-vector-width=512")))
+#define AMX_TARGET __attribute__((target(AVX512_TARGET ",amx-tile,amx-int8")))
 
 static AMX_TARGET void multiply_amx(const linear *w, const rows_in *x, uint32_t rows, float *y, size_t stride, int add) {
     if (w->floats || w->multipliers || rows < 16) {
@@ -225,6 +239,7 @@ static int amx_is_given(void) {
 #define LEVEL(name) JOIN(name, neon)
 #define LEVEL_NAME "neon"
 #define TARGET
+#define WIDE 0
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
 
@@ -263,6 +278,7 @@ KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
 #define LEVEL(name) JOIN(name, dot)
 #define LEVEL_NAME "neon-dotprod"
 #define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
 
@@ -298,6 +314,7 @@ static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
 #define LEVEL(name) JOIN(name, wasm)
 #define LEVEL_NAME "wasm-simd"
 #define TARGET
+#define WIDE 0
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
 

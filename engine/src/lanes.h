@@ -18,7 +18,8 @@
 
 #define KL_INLINE static KL_ALWAYS
 
-#if defined(__GNUC__) && (__GNUC__ >= 9 || defined(__clang__))
+/* Not Clang's on x86-64: it hands no vectors of 64 bytes to functions that may not use AVX-512, inlined or not. */
+#if defined(__clang__) ? !defined(__x86_64__) : defined(__GNUC__) && __GNUC__ >= 9
 
 typedef float lanes __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
@@ -36,8 +37,16 @@ KL_INLINE lanes lanes_add(lanes a, lanes b) { return a + b; }
 KL_INLINE lanes lanes_sub(lanes a, lanes b) { return a - b; }
 KL_INLINE lanes lanes_mul(lanes a, lanes b) { return a * b; }
 KL_INLINE lanes lanes_div(lanes a, lanes b) { return a / b; }
-KL_INLINE lanes lanes_max(lanes a, lanes b) { return (lanes)(((ints)a & (a > b)) | ((ints)b & ~(a > b))); }
-KL_INLINE lanes lanes_min(lanes a, lanes b) { return (lanes)(((ints)a & (a < b)) | ((ints)b & ~(a < b))); }
+/* wide: whether the processor's vectors are as wide as these. GCC compares narrower ones number by number, so there the
+ * sign of a difference decides, which comes to the same. */
+KL_INLINE lanes lanes_max(lanes a, lanes b, const int wide) {
+    const ints other = wide ? (ints)(a < b) : (ints)(a - b) >> 31;
+    return (lanes)(((ints)b & other) | ((ints)a & ~other));
+}
+KL_INLINE lanes lanes_min(lanes a, lanes b, const int wide) {
+    const ints other = wide ? (ints)(b < a) : (ints)(b - a) >> 31;
+    return (lanes)(((ints)b & other) | ((ints)a & ~other));
+}
 KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 #define lanes_of_ints(p) __builtin_convertvector(*(const ints_at *)(const void *)(p), lanes)
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
@@ -67,7 +76,8 @@ KL_INLINE float lanes_largest(lanes x) {
     typedef int32_t half_ints __attribute__((vector_size(32)));
     half h[2], a;
     memcpy(h, &x, sizeof x);
-    a = (half)(((half_ints)h[0] & (h[0] > h[1])) | ((half_ints)h[1] & ~(h[0] > h[1])));
+    const half_ints other = (half_ints)(h[0] - h[1]) >> 31;
+    a = (half)(((half_ints)h[1] & other) | ((half_ints)h[0] & ~other));
     const float m0 = a[0] > a[4] ? a[0] : a[4], m1 = a[1] > a[5] ? a[1] : a[5];
     const float m2 = a[2] > a[6] ? a[2] : a[6], m3 = a[3] > a[7] ? a[3] : a[7];
     const float n0 = m0 > m2 ? m0 : m2, n1 = m1 > m3 ? m1 : m3;
@@ -87,8 +97,8 @@ KL_INLINE lanes lanes_add(lanes a, lanes b) { KL_EACH(a.v[i] + b.v[i]); }
 KL_INLINE lanes lanes_sub(lanes a, lanes b) { KL_EACH(a.v[i] - b.v[i]); }
 KL_INLINE lanes lanes_mul(lanes a, lanes b) { KL_EACH(a.v[i] * b.v[i]); }
 KL_INLINE lanes lanes_div(lanes a, lanes b) { KL_EACH(a.v[i] / b.v[i]); }
-KL_INLINE lanes lanes_max(lanes a, lanes b) { KL_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
-KL_INLINE lanes lanes_min(lanes a, lanes b) { KL_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+KL_INLINE lanes lanes_max(lanes a, lanes b, const int wide) { (void)wide; KL_EACH(a.v[i] < b.v[i] ? b.v[i] : a.v[i]); }
+KL_INLINE lanes lanes_min(lanes a, lanes b, const int wide) { (void)wide; KL_EACH(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_abs(lanes a) { KL_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_of_ints(const int32_t *p) { KL_EACH((float)p[i]); }
 KL_INLINE lanes lanes_scale(lanes x, lanes n) {
@@ -122,8 +132,8 @@ KL_INLINE float lanes_largest(lanes x) {
 #define ROUND 12582912.0f
 
 /* e^x = 2^n 2^f, f from -1/2 to 1/2, relative error below 2.5e-7 + 4e-8 |x|; x is taken as at most 88 and at least -87. */
-KL_INLINE lanes lanes_exp(lanes x) {
-    x = lanes_max(lanes_min(lanes_mul(x, lanes_all(1.44269504f)), lanes_all(127.0f)), lanes_all(-126.0f));
+KL_INLINE lanes lanes_exp(lanes x, const int wide) {
+    x = lanes_max(lanes_min(lanes_mul(x, lanes_all(1.44269504f)), lanes_all(127.0f), wide), lanes_all(-126.0f), wide);
     const lanes shifted = lanes_add(x, lanes_all(ROUND));
     const lanes f = lanes_sub(x, lanes_sub(shifted, lanes_all(ROUND)));
     lanes p = lanes_all(1.3266970e-3f); /* least squares of the relative error at Chebyshev's points */
@@ -156,8 +166,8 @@ KL_INLINE lanes lanes_log(lanes x) {
     return lanes_add(lanes_add(f, p), lanes_mul(exponent, lanes_all(0.693359375f)));
 }
 
-KL_INLINE lanes lanes_sigmoid(lanes x) {
-    return lanes_div(lanes_all(1.0f), lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_all(0.0f), x))));
+KL_INLINE lanes lanes_sigmoid(lanes x, const int wide) {
+    return lanes_div(lanes_all(1.0f), lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_all(0.0f), x), wide)));
 }
 
 #endif

@@ -85,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
         "--stream", type=float, metavar="MIN", help="one stream this long, with --count commands in noise"
     )
     judge.add_argument("--count", type=int, default=100, help="commands in the stream (100)")
+    judge.add_argument(
+        "--against", metavar="M", help="another form of the model, to count the clips that both decide alike"
+    )
     judge.add_argument("--running", action="store_true", help="no commands in DIR: count false alarms an hour")
     add_model(judge)
 
@@ -189,6 +192,8 @@ def evaluate(options: argparse.Namespace) -> int:
         raise ValueError("--stream and --running exclude one another")
     if (options.stream is not None or options.running) and options.gain:
         raise ValueError("--gain goes with single clips, not with --stream or --running")
+    if (options.stream is not None or options.running) and options.against:
+        raise ValueError("--against goes with single clips, not with --stream or --running")
     if options.running and (options.snr is not None or options.noise):
         raise ValueError("--snr and --noise go with clips or --stream, not with --running")
     if options.stream is not None or options.running:
@@ -207,8 +212,9 @@ def evaluate(options: argparse.Namespace) -> int:
             show.stream(result)
         return DONE
     disturb = accuracy.disturbance(options.gain, options.snr, options.noise)
+    against = recognizer.load(options.against, options.commands) if options.against else None
     with show.progress("evaluating") as report:
-        figures = accuracy.evaluate(heard_by, options.folder, disturb, report)
+        figures = accuracy.evaluate(heard_by, options.folder, disturb, report, against)
     if options.json:
         print(json.dumps(figures.to_dict(), ensure_ascii=False))
     else:

@@ -89,6 +89,9 @@ def evaluation(result: Evaluation) -> None:
     console.print(table)
     for confidence, right, count in result.reliability():
         console.print(f"[dim]of {count} commands reported at {confidence:.0%} on average, {right:.0%} were right[/]")
+    if result.agreed is not None:
+        agreement = result.agreed / max(result.clips, 1)
+        console.print(f"[bold]{agreement:.2%}[/] of the clips decided as the other model does")
     console.print(f"[bold]{result.accuracy:.2%}[/] of {result.clips} clips")
 
 

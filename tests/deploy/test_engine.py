@@ -120,10 +120,10 @@ def test_int4_products_are_those_of_the_rounded_weights(
     engine.export(checkpoint_path, tmp_path / "int4.kouling", "int4")
     linear = model_file._Packer.linear
 
-    def rounded(packer: Any, weight: NDArray[Any], bias: NDArray[Any], exact: bool = False) -> None:
-        if not exact and weight.shape[1] % model_file.GROUP == 0:
+    def rounded(packer: Any, weight: NDArray[Any], bias: NDArray[Any], scheme: str | None = None) -> None:
+        if scheme is None and weight.shape[1] % model_file.GROUP == 0:
             weight = whole_again(*model_file.round_to_int4(weight))
-        linear(packer, weight, bias, exact)
+        linear(packer, weight, bias, scheme)
 
     monkeypatch.setattr(model_file._Packer, "linear", rounded)
     engine.export(checkpoint_path, tmp_path / "float.kouling", "float")

@@ -94,6 +94,17 @@ def test_confusions_add_up_to_the_clips_and_recalls_to_the_accuracy(heard_by: Re
     assert right / figures["clips"] == pytest.approx(figures["accuracy"], abs=1e-5)
 
 
+def test_clips_that_another_model_decides_alike_are_counted(
+    heard_by: Recognizer, fake_runner: Callable[..., Any], clips: Path
+) -> None:
+    runner = fake_runner()
+    deaf = Recognizer(runner, commands.parse({"command": [{"name": "low"}]}, runner.info.units, "set"))
+    assert evaluate(heard_by, clips, against=heard_by).agreed == 11
+    result = evaluate(heard_by, clips, against=deaf)
+    assert result.agreed == 11 - 4  # the four in which high is heard
+    assert result.to_dict() == {**EXPECTED, "agreement": round(7 / 11, 6)}
+
+
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2"])
 def test_a_tar_is_evaluated_like_the_folder_in_it(heard_by: Recognizer, clips: Path, tmp_path: Path, mode: Any) -> None:
     with tarfile.open(tmp_path / "clips.tar", mode) as archive:

@@ -47,7 +47,8 @@ def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: Comm
     packer.stem(encoder.stem_layers)
     for index in range(encoder.layers):
         packer.block(f"blocks.{index}", encoder.hidden_size, encoder.attention_heads)
-    packer.linear(*packer.layer("head"), exact=True)
+    # The head costs next to nothing and its errors go straight into the result.
+    packer.linear(*packer.layer("head"), scheme="float")
     body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
     text = info.to_json().encode()
     tables_at = HEADER_BYTES
@@ -142,9 +143,9 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
 
 def round_to_int4(weight: Floats) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
-    multiplier of each group (outputs, groups), and a scale for each output: weight = number * multiplier * scale, nearly.
+    multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale, nearly.
 
-    Of each group the largest weight is -8 times its multiplier, which may be negative: one number more than from -7 to 7.
+    Of each group the largest weight is -8 times its multiplier, which may be negative: a number more than -7 to 7 has.
     """
     groups = weight.reshape(len(weight), -1, GROUP)
     largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
@@ -175,13 +176,15 @@ class _Packer:
     def floats(self, values: Floats) -> None:
         self.parts.append(values.astype("<f4").tobytes())
 
-    def linear(self, weight: Floats, bias: Floats, exact: bool = False) -> None:
-        """weight: (outputs, inputs); see `linear` in model.h for how it lies. exact: not int4, whatever the scheme."""
+    def linear(self, weight: Floats, bias: Floats, scheme: str | None = None) -> None:
+        """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out."""
         outputs, inputs = weight.shape
         columns, fours = -(-outputs // 16) * 16, -(-inputs // 4)
         whole = np.zeros((columns, 4 * fours))
         whole[:outputs, :inputs] = weight
-        scheme = "int8" if self.scheme == "int4" and (exact or inputs % GROUP) else self.scheme
+        scheme = scheme or self.scheme
+        if scheme == "int4" and inputs % GROUP:
+            scheme = "int8"
         self.kinds.append(SCHEMES[scheme])
         if scheme == "float":
             self.floats(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))

@@ -30,6 +30,7 @@ class Evaluation:
 
     decided: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     reported: list[tuple[float, bool]] = field(default_factory=list)  # of each command: its confidence, whether right
+    agreed: int | None = None  # clips that another model decides alike, where one was asked
 
     def add(self, label: str, decided: str | None, confidence: float = 1.0) -> None:
         """decided: the command, or None, which is right for silence and for unknown words alike."""
@@ -63,9 +64,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         labels = sorted(self.decided, key=lambda label: (label.startswith("_"), label))
+        compared = {} if self.agreed is None else {"agreement": round(self.agreed / max(self.clips, 1), 6)}
         return {
             "clips": self.clips,
             "accuracy": round(self.accuracy, 6),
+            **compared,
             "per_label": {
                 label: {"clips": sum(self.decided[label].values()), "recall": round(self.recall(label), 6)}
                 for label in labels
@@ -118,15 +121,21 @@ def evaluate(
     folder: Path,
     disturb: Disturb = lambda samples, name: samples,
     report: Callable[[int], None] = lambda clips: None,
+    against: Recognizer | None = None,
 ) -> Evaluation:
-    """Decide every clip of `folder`, `<label>/<clip>`. report: called with the number of clips done.
+    """Decide every clip of `folder`, `<label>/<clip>`. report: called with the number of clips done. against: another
+    form of the model, to count in how many clips both decide the same.
 
     Raises: ValueError where the folder holds no clip, or one cannot be read.
     """
     names = [spec.name for spec in recognizer.command_set.commands]
-    result = Evaluation()
+    result = Evaluation(agreed=None if against is None else 0)
     for done, (label, name, file) in enumerate(labelled(folder), start=1):
-        command = decide(recognizer, disturb(audio.read(file, name), name))
+        samples = disturb(audio.read(file, name), name)
+        command = decide(recognizer, samples)
+        if against is not None and result.agreed is not None:
+            other = decide(against, samples)
+            result.agreed += (command and command.name) == (other and other.name)
         if command is None:
             result.add(label_of(label, names), None)
         else:
