@@ -143,7 +143,7 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
 
 def round_to_int4(weight: Floats) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
-    multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale, nearly.
+    multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale.
 
     Of each group the largest weight is -8 times its multiplier, which may be negative: a number more than -7 to 7 has.
     """
