@@ -26,6 +26,9 @@
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
 
+/* What a byte holds: a weight, or two of which `shift` chooses one. */
+KL_INLINE int weight(uint8_t byte, int shift, const int half) { return half ? ((byte >> shift) & 15) - 8 : (int8_t)byte; }
+
 KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
     (void)column_sums;
     for (uint32_t b = 0; b < blocks; b++)
@@ -35,10 +38,9 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
                 const uint8_t *weights = w + b * block + (size_t)(half ? k / 2 : k) * 64;
                 const int8_t *in = x + r * stride + 4 * (size_t)k;
                 const int shift = half ? 4 * (k & 1) : 0;
-                for (int i = 0; i < 4 * LANES; i++) {
-                    const int weight = half ? ((weights[i] >> shift) & 15) - 8 : (int8_t)weights[i];
-                    sum[i / 4] += weight * in[i & 3];
-                }
+                for (int i = 0; i < LANES; i++, weights += 4) /* written out: microcontrollers need half as long */
+                    sum[i] += weight(weights[0], shift, half) * in[0] + weight(weights[1], shift, half) * in[1] +
+                              weight(weights[2], shift, half) * in[2] + weight(weights[3], shift, half) * in[3];
             }
             memcpy(sums[r][b], sum, sizeof sum);
         }
