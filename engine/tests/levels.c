@@ -39,7 +39,7 @@ static int listen_at(const kouling_model *model, const char *name, const int16_t
     if (!kouling_use_level(stream, name)) return 0;
     kouling_reset(stream); /* primed at this level too */
     uint32_t mels, step, units;
-    kouling_shape(model, &mels, &step, &units);
+    if (kouling_shape(model, &mels, &step, &units) != KOULING_OK) return 1;
     const size_t most = count / HOP_SAMPLES + 1;
     float *features = aligned(most * mels * sizeof *features), *log_probs = aligned(most * units * sizeof *log_probs);
     kouling_features(stream, samples, count, &used, features, most, &frames);

@@ -24,6 +24,7 @@ FLAGS += [f"-I{ENGINE}", f"-I{ENGINE / 'src'}"]
 # Compiler, its flags, and what runs the result.
 PROCESSORS = {
     "here": ("cc", [], []),
+    "here, by Clang": ("clang", [], []),
     "sanitized": ("cc", ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"], []),
     "aarch64": ("aarch64-linux-gnu-gcc", ["-static"], ["qemu-aarch64", "-cpu", "max"]),
     "aarch64 without dot products": ("aarch64-linux-gnu-gcc", ["-static"], ["qemu-aarch64", "-cpu", "cortex-a53"]),
