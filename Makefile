@@ -9,7 +9,7 @@ BIN := .venv-test/bin
 ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test clean
+.PHONY: help demo test amalgamate sizes clean
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -18,7 +18,7 @@ define check_python
 endef
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in examples/ with the shipped models
 	@echo "English, model en-commands:"
@@ -27,10 +27,17 @@ demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in exampl
 	@.venv/bin/kouling listen --model zh-commands $(sort $(wildcard examples/zh-*.ogg examples/zh-*.wav examples/zh-*.flac))
 
 test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
-	$(BIN)/mypy --strict src
+	$(BIN)/ruff check src tests engine
+	$(BIN)/ruff format --check src tests engine
+	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py
 	$(BIN)/pytest
+
+amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
+	$(check_python)
+	@$(PYTHON) engine/amalgamate.py build/amalgamated
+
+sizes: $(DEMO)  ## code, model and RAM bytes on microcontrollers, with whichever cross compilers and QEMU are here
+	@.venv/bin/python engine/sizes.py
 
 clean:  ## delete both environments, caches and builds; runs/ and data/ stay
 	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache build dist
