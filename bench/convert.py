@@ -60,7 +60,9 @@ def litert(graph: Graph, output: Path, scheme: str, whole: Path) -> None:
     from ai_edge_quantizer import quantizer, recipe
 
     quantising = quantizer.Quantizer(str(whole))
-    quantising.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    # The linear layers alone. The recipe as it is takes the depthwise convolutions too: 19 dB in en-small, and slower.
+    rules = [{**rule, "operation": "FULLY_CONNECTED"} for rule in recipe.dynamic_wi8_afp32()]
+    quantising.load_quantization_recipe(rules)
     quantising.quantize().export_model(str(output), overwrite=True)
 
 

@@ -85,7 +85,7 @@ def memory(result: Result, model: str) -> Plain:
         cells = []
         for kind in ("step", "500"):
             row = found.get((name, host, kind))
-            for key in ("private_dirty", "peak"):
+            for key in ("anonymous", "peak"):
                 cells += [megabytes(row.memory_kb[key]), megabytes(row.model_kb(key))] if row else ["–", "–"]
         rows.append([name, host, *cells])
     header = ["", "host"]

@@ -111,29 +111,36 @@ class CompiledModel:
             cpu_options=self.options.CpuOptions(num_threads=1, xnnpack_flags=flags),
         )
         self.model = self.compiled_model.CompiledModel.from_file(model, options=options)
+        self.results = [self.model.create_output_buffers(0) for _ in range(2)]
+        self.entries = [self.model.create_input_buffers(0) for _ in range(2)]
+        ins, outs = ([[buffer.capsule for buffer in each] for each in both] for both in (self.entries, self.results))
+        # An output that is the features themselves, as the stem's state of a step no longer than the lookahead, is
+        # never written: CompiledModel would read the features from its buffer. So it gets theirs.
+        ((key, names),) = self.model.get_signature_list().items()
+        given = self.model.get_input_tensor_details(key)[names["inputs"][0]]["index"]
+        made = self.model.get_output_tensor_details(key)
+        for place, name in enumerate(names["outputs"]):
+            if made[name]["index"] == given:
+                for now in range(2):
+                    outs[now][place] = ins[now][0]
+        self.calls = [([ins[now][0], *outs[1 - now][1:]], outs[now]) for now in range(2)]
         self.run = self.model._model.RunByIndex
-        entries = self.model.create_input_buffers(0)
-        results = [self.model.create_output_buffers(0) for _ in range(2)]
-        self.kept = (entries, results)
-        features, *self.state = (buffer.capsule for buffer in entries)
-        outs = [[buffer.capsule for buffer in each] for each in results]
-        self.features, self.made = features, [each[0] for each in outs]
-        self.calls = [([features, *outs[1 - now][1:]], outs[now]) for now in range(2)]
         self.log_probs, self.beginning, self.turn = np.zeros(outputs, np.float32), beginning, 0
 
     def reset(self) -> None:
         at, self.turn = 0, 0
-        for capsule, details in zip(self.calls[0][0][1:], self.kept[0][1:], strict=False):
-            size = math.prod(details.get_tensor_details()["shape"])
+        for capsule, buffer in zip(self.calls[0][0][1:], self.entries[0][1:], strict=False):
+            size = math.prod(buffer.get_tensor_details()["shape"])
             self.buffers.WriteTensorBuffer(capsule, self.beginning[at : at + size], "float32")
             at += size
+        assert at == len(self.beginning), "the state does not fit the model"
 
     def call(self, features: Floats) -> None:
-        turn = self.turn
-        self.buffers.WriteTensorBuffer(self.features, features.reshape(-1), "float32")
-        self.run(0, *self.calls[turn])
-        self.buffers.ReadTensorToBuffer(self.made[turn], self.log_probs, "float32")
-        self.turn = 1 - turn
+        inputs, outputs = self.calls[self.turn]
+        self.buffers.WriteTensorBuffer(inputs[0], features.reshape(-1), "float32")
+        self.run(0, inputs, outputs)
+        self.buffers.ReadTensorToBuffer(outputs[0], self.log_probs, "float32")
+        self.turn = 1 - self.turn
 
 
 class Engine:

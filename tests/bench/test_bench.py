@@ -36,8 +36,8 @@ def row(runtime: str, median_us: float, host: str = "Python", **changes: Any) ->
         snr_db=40.0,
         calls=10,
         **times,
-        memory_kb={"resident": 50000, "private_dirty": 20000, "peak": 60000},
-        before_kb={"resident": 30000, "private_dirty": 15000, "peak": 30000},
+        memory_kb={"resident": 50000, "anonymous": 20000, "peak": 60000},
+        before_kb={"resident": 30000, "anonymous": 15000, "peak": 30000},
     )
     return replace(made, **changes)
 
@@ -107,7 +107,7 @@ def test_a_fast_wrong_answer_is_never_the_best() -> None:
 
 def test_memory_of_the_model_is_what_it_adds() -> None:
     measured = row("peer", 1.0)
-    assert (measured.model_kb("private_dirty"), measured.model_kb("peak")) == (5000, 30000)
+    assert (measured.model_kb("anonymous"), measured.model_kb("peak")) == (5000, 30000)
     assert replace(measured, before_kb={}).model_kb("peak") == 60000
 
 
