@@ -147,6 +147,7 @@ def start(variant: Variant, job: Job, file: Path, programs: Path, core: int, log
 def compile_program(name: str, folder: Path) -> Path:
     """engine, floor or executorch. Raises: RuntimeError with the compiler's first complaint; FileNotFoundError."""
     output = folder / name
+    output.unlink(missing_ok=True)  # one of another day must not stand in for it
     cc, cxx = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
     if name == "floor":
         command: list[Any] = [cc, "-O3", "-march=native", HERE / "floor.c", "-o", output]
