@@ -1,15 +1,16 @@
-# `make` lists the targets. Both set up what they need by themselves; PYTHON=... chooses the interpreter.
+# `make` lists the targets. They set up what they need by themselves; PYTHON=... chooses the interpreter.
 PYTHON ?= python3
 # -qq: errors only; at -q pip would still warn about every package index that a machine lists and lacks.
 PIP := -m pip install -qq --disable-pip-version-check
 
 DEMO := .venv/.installed
 TEST := .venv-test/.installed
+BENCH := .venv-bench/.installed
 BIN := .venv-test/bin
 ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test amalgamate sizes clean
+.PHONY: help demo test amalgamate sizes bench clean
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -27,8 +28,8 @@ demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in exampl
 	@.venv/bin/kouling listen --model zh-commands $(sort $(wildcard examples/zh-*.ogg examples/zh-*.wav examples/zh-*.flac))
 
 test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
-	$(BIN)/ruff check src tests engine
-	$(BIN)/ruff format --check src tests engine
+	$(BIN)/ruff check src tests engine bench
+	$(BIN)/ruff format --check src tests engine bench
 	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py
 	$(BIN)/pytest
 
@@ -39,9 +40,12 @@ amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h
 sizes: $(DEMO)  ## code, model and RAM bytes on microcontrollers, with whichever cross compilers and QEMU are here
 	@.venv/bin/python engine/sizes.py
 
-clean:  ## delete both environments, caches and builds; runs/ and data/ stay
-	rm -rf .venv .venv-test .mypy_cache .ruff_cache .pytest_cache build dist
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+bench: $(BENCH)  ## set up .venv-bench, then the engine against ONNX Runtime, LiteRT and ExecuTorch (Linux)
+	.venv-bench/bin/python -m bench
+
+clean:  ## delete all environments, caches and builds; runs/ and data/ stay
+	rm -rf .venv .venv-test .venv-bench .mypy_cache .ruff_cache .pytest_cache build dist
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Editable installs: edited Python runs at once, so only a change of what is installed, or of C, makes the stamps stale.
 $(DEMO): pyproject.toml $(ENGINE)
@@ -62,4 +66,17 @@ $(TEST): pyproject.toml constraints.txt $(ENGINE)
 	@$(BIN)/python $(PIP) -c constraints.txt torch
 	@echo "setting up .venv-test: kouling and the rest ..."
 	@$(BIN)/python $(PIP) -c constraints.txt -e '.[train,onnx,dev]'
+	@touch $@
+
+# A peer that cannot be had is no reason not to measure the others.
+$(BENCH): pyproject.toml constraints.txt bench/requirements.txt $(ENGINE)
+	$(check_python)
+	@echo "setting up .venv-bench: PyTorch ..."
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python $(PIP) -c constraints.txt torch
+	@echo "setting up .venv-bench: kouling and the other runtimes ..."
+	@.venv-bench/bin/python $(PIP) -c constraints.txt -e '.[train,onnx]'
+	@.venv-bench/bin/python $(PIP) -c constraints.txt -r bench/requirements.txt || \
+	  sed 's/ *#.*//' bench/requirements.txt | grep . | while read -r each; do \
+	    .venv-bench/bin/python $(PIP) -c constraints.txt "$$each" || echo "could not be installed: $$each"; done
 	@touch $@

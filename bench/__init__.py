@@ -1,0 +1,1 @@
+"""The engine measured against other runtimes, on the same models; `make bench`. Not part of the package."""
