@@ -10,7 +10,7 @@ BIN := .venv-test/bin
 ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test amalgamate sizes bench clean
+.PHONY: help demo test amalgamate sizes bench live clean
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -42,6 +42,9 @@ sizes: $(DEMO)  ## code, model and RAM bytes on microcontrollers, with whichever
 
 bench: $(BENCH)  ## set up .venv-bench, then the engine against ONNX Runtime, LiteRT and ExecuTorch (Linux)
 	.venv-bench/bin/python -m bench
+
+live: $(BENCH)  ## 2,000 live streams at once, and the time of a step over an hour (Linux)
+	.venv-bench/bin/python -m bench.live
 
 clean:  ## delete all environments, caches and builds; runs/ and data/ stay
 	rm -rf .venv .venv-test .venv-bench .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,14 +1,12 @@
-/* Many live streams of one model in real time: `streams MODEL.kouling STREAMS THREADS SECONDS < audio.pcm`.
+/* Many live streams of one model in real time: `streams MODEL.kouling AUDIO.pcm STREAMS THREADS SECONDS`.
  *
  * Every stream is a talker of its own: it begins elsewhere in the audio and at a moment of its own. Each step's samples are
  * due when a microphone would have given the last of them; the latency is from then until they are heard, features, encoder
  * and decoder included. Prints one JSON object. */
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "inputs.h"
 #include "kouling.h"
 
 static const int16_t *audio;
@@ -24,15 +22,18 @@ typedef struct {
     float *latencies; /* seconds */
 } worker;
 
-static double now(clockid_t clock) {
+/* What this thread has worked, in seconds. */
+static double worked_s(void) {
     struct timespec at;
-    clock_gettime(clock, &at);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &at);
     return (double)at.tv_sec + 1e-9 * (double)at.tv_nsec;
 }
 
+static double now_s(void) { return 1e-9 * (double)now_ns(); }
+
 static void *aligned(size_t bytes) {
     void *memory = aligned_alloc(KOULING_ALIGN, (bytes + KOULING_ALIGN - 1) / KOULING_ALIGN * KOULING_ALIGN);
-    if (!memory) exit(1);
+    if (!memory) fail("no memory");
     return memory;
 }
 
@@ -44,18 +45,19 @@ static void *listen(void *argument) {
     kouling_stream **streams = malloc((size_t)w->count * sizeof *streams);
     size_t *at = malloc((size_t)w->count * sizeof *at);
     for (int i = 0; i < w->count; i++) {
-        if (kouling_stream_init(&streams[i], &model, NULL, KOULING_LIVE, aligned(size), size) != KOULING_OK) exit(1);
+        const kouling_status status = kouling_stream_init(&streams[i], &model, NULL, KOULING_LIVE, aligned(size), size);
+        if (status != KOULING_OK) fail(kouling_message(status));
         at[i] = (size_t)(w->first + i) * 7919 * 160 % audio_count;
     }
-    const double period = (double)portion / 16000, start = now(CLOCK_MONOTONIC), busy = now(CLOCK_THREAD_CPUTIME_ID);
+    const double period = (double)portion / 16000, start = now_s(), busy_s = worked_s();
     for (size_t round = 0;; round++)
         for (int i = 0; i < w->count; i++) {
             const double due = start + period * ((double)round + (double)i / w->count);
             if (due > start + end_s) {
-                w->busy_s = now(CLOCK_THREAD_CPUTIME_ID) - busy;
+                w->busy_s = worked_s() - busy_s;
                 return NULL;
             }
-            if (now(CLOCK_MONOTONIC) < due) {
+            if (now_s() < due) {
                 const struct timespec until = {(time_t)due, (long)(1e9 * (due - (double)(time_t)due))};
                 clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
             }
@@ -66,40 +68,25 @@ static void *listen(void *argument) {
                 done += used;
                 w->heard += heard;
             }
-            if (due - start >= begin_s) w->latencies[w->steps++] = (float)(now(CLOCK_MONOTONIC) - due);
+            if (due - start >= begin_s) w->latencies[w->steps++] = (float)(now_s() - due);
         }
 }
 
 static int compare(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
 
-static void *read_all(FILE *file, size_t *bytes) {
-    size_t room = 1 << 20;
-    char *data = malloc(room);
-    *bytes = 0;
-    for (size_t got; (got = fread(data + *bytes, 1, room - *bytes, file)) > 0;) {
-        *bytes += got;
-        if (*bytes == room) data = realloc(data, room *= 2);
-    }
-    void *placed = aligned(*bytes + 1);
-    memcpy(placed, data, *bytes);
-    free(data);
-    return placed;
-}
-
 int main(int argc, char **argv) {
-    if (argc != 5) return fprintf(stderr, "usage: streams MODEL.kouling STREAMS THREADS SECONDS < audio.pcm\n"), 2;
-    const int streams = atoi(argv[2]), threads = atoi(argv[3]);
-    FILE *file = fopen(argv[1], "rb");
-    if (!file || streams < threads || threads < 1) return 2;
+    if (argc != 6) fail("usage: streams MODEL.kouling AUDIO.pcm STREAMS THREADS SECONDS");
+    const int streams = atoi(argv[3]), threads = atoi(argv[4]);
     size_t bytes;
-    const void *data = read_all(file, &bytes);
-    audio = read_all(stdin, &audio_count);
+    const void *data = map_file(argv[1], &bytes);
+    audio = map_file(argv[2], &audio_count);
     audio_count /= sizeof *audio;
+    if (kouling_model_open(&model, data, bytes) != KOULING_OK) fail("no model");
+    if (audio_count == 0 || threads < 1 || streams < threads) fail("no audio, or fewer streams than threads");
     uint32_t mels, step, units;
-    if (kouling_model_open(&model, data, bytes) != KOULING_OK || audio_count == 0) return 2;
     kouling_shape(&model, &mels, &step, &units);
     portion = 160 * step;
-    begin_s = 1, end_s = atof(argv[4]) + begin_s; /* the first second warms up */
+    begin_s = 1, end_s = atof(argv[5]) + begin_s; /* the first second warms up */
     worker *workers = calloc((size_t)threads, sizeof *workers);
     const size_t most = (size_t)((end_s + 1) * 16000 / (double)portion + 2) * (size_t)(streams / threads + 1);
     for (int t = 0, first = 0; t < threads; t++) {

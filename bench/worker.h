@@ -9,14 +9,9 @@
 #ifndef WORKER_H
 #define WORKER_H
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "inputs.h"
 
 #define WARM_UP 3
 
@@ -25,11 +20,6 @@ typedef struct {
     size_t calls, call_features, call_outputs;
     float *log_probs; /* call_outputs; where `call` leaves its result */
 } work;
-
-static void fail(const char *what) {
-    fprintf(stderr, "%s\n", what);
-    exit(2);
-}
 
 /* The sum of the lines of that name, in KB. */
 static long memory_kb(const char *file, const char *name) {
@@ -46,24 +36,6 @@ static void print_memory(void) {
     printf("{\"resident\": %ld, \"anonymous\": %ld, \"peak\": %ld, \"private_dirty\": %ld}\n",
            memory_kb("/proc/self/status", "VmRSS:"), memory_kb("/proc/self/status", "RssAnon:"),
            memory_kb("/proc/self/status", "VmHWM:"), memory_kb("/proc/self/smaps_rollup", "Private_Dirty:"));
-}
-
-/* A file where it lies: its pages are the system's, not this process's own. `bytes` is its size. */
-static const void *map_file(const char *path, size_t *bytes) {
-    struct stat found;
-    const int file = open(path, O_RDONLY);
-    if (file < 0 || fstat(file, &found)) fail(path);
-    *bytes = (size_t)found.st_size;
-    const void *data = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, file, 0);
-    if (data == MAP_FAILED) fail(path);
-    close(file);
-    return data;
-}
-
-static long now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000L + now.tv_nsec;
 }
 
 /* call(features): one call, state kept within. reset(): back to the state with which a stream begins. */

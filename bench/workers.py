@@ -145,16 +145,19 @@ def start(variant: Variant, job: Job, file: Path, programs: Path, core: int, log
 
 
 def compile_program(name: str, folder: Path) -> Path:
-    """engine, floor or executorch. Raises: RuntimeError with the compiler's first complaint; FileNotFoundError."""
+    """engine, streams, hour, floor or executorch.
+
+    Raises: RuntimeError with the compiler's first complaint; FileNotFoundError.
+    """
     output = folder / name
     output.unlink(missing_ok=True)  # one of another day must not stand in for it
     cc, cxx = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
     if name == "floor":
         command: list[Any] = [cc, "-O3", "-march=native", HERE / "floor.c", "-o", output]
-    elif name == "engine":
+    elif name != "executorch":
         sources = sorted((SOURCES / "src").glob("*.c"))
         flags = ["-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{SOURCES}", "-static"]
-        command = [cc, *flags, HERE / "engine.c", *sources, "-o", output, "-lm"]
+        command = [cc, *flags, HERE / f"{name}.c", *sources, "-o", output, "-lm", "-lpthread"]
     else:
         import executorch
 
