@@ -39,7 +39,7 @@ void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *
     e->x = arena_take(memory, n * width, sizeof(float));
     e->h = arena_take(memory, n * width, sizeof(float));
     e->wide = arena_take(memory, n * wide, sizeof(float));
-    e->scores = arena_take(memory, model->heads * padded(context), sizeof(float));
+    e->scores = arena_take(memory, padded(context * attention_lot(model->heads)), sizeof(float));
     e->scale = arena_take(memory, n, sizeof(float));
     e->bytes = arena_take(memory, larger(n * larger(wide, stem_width), larger(turned, positions + 4)), 1);
 }
@@ -186,17 +186,6 @@ static void convolution(encoder *e, reader *weights, block_state *state, uint32_
     multiply_rows(e, &output, e->h, frames, e->x, width, 1);
 }
 
-static void log_softmax(const float *x, uint32_t count, float *y) {
-    float most = x[0], total = 0.0f, at[LANES];
-    for (uint32_t i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
-    for (uint32_t i = 0; i < count; i += LANES) {
-        lanes_store(at, lanes_exp(lanes_sub(lanes_load(x + i), lanes_all(most)), 0));
-        for (uint32_t k = 0; k < LANES && i + k < count; k++) total += at[k];
-    }
-    lanes_store(at, lanes_log(lanes_all(total)));
-    for (uint32_t i = 0; i < count; i++) y[i] = x[i] - most - at[0];
-}
-
 void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs) {
     const model_header *m = e->model;
     reader weights = model_weights(m);
@@ -214,5 +203,5 @@ void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_
     const linear head = read_linear(&weights, m->units, m->width);
     const size_t stride = padded(m->units);
     multiply_rows(e, &head, e->x, frames, e->wide, stride, 0);
-    for (uint32_t n = 0; n < frames; n++) log_softmax(e->wide + n * stride, m->units, log_probs + (size_t)n * m->units);
+    for (uint32_t n = 0; n < frames; n++) e->level->log_softmax(e->wide + n * stride, m->units, log_probs + (size_t)n * m->units);
 }

@@ -227,7 +227,7 @@ class _Packer:
         scale[:width] = (width / heads) ** -0.5
         self.linear(weight * scale[:, None], bias * scale)
         self.linear(*self.layer(f"{name}.attention.output"))
-        self.floats(self.weights[f"{name}.attention.distance_bias"])
+        self.floats(self.weights[f"{name}.attention.distance_bias"].T[::-1])  # the farthest first
         self.convolution(f"{name}.convolution")
         self.feed_forward(f"{name}.feed_forward_out")
         for values in self.layer(f"{name}.norm"):
