@@ -307,8 +307,10 @@ def rate_at(progress: float, warmup: float) -> float:
 
 
 def start_from(model: Encoder, units: Sequence[str], paths: Sequence[Path]) -> None:
-    """Copy what fits from a checkpoint: the whole encoder, and the output rows of the units that both know. From several
-    their mean: runs that went on from one another make a better start together (Wortsman et al. 2022, "Model soups").
+    """Copy what fits from a checkpoint: the whole encoder, and the output rows of the units that both know.
+
+    From several their mean: runs that went on from one another make a better start together (Wortsman et al. 2022,
+    "Model soups").
 
     Raises: ValueError where a checkpoint's encoder has another shape.
     """
