@@ -166,6 +166,7 @@ static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
 
 #include <cpuid.h>
 
+#define AMX_LEAST 1024 /* rows times blocks times fours: below that, setting up takes longer than it saves */
 #define AMX_BLOCKS 4 /* tiles 0 to 3 hold their sums, 4 and 5 inputs and weights, 6 and 7 what is left of them */
 #define SHAPE(rest) {1, {0}, {64, 64, 64, 64, 64, 64, 4 * (rest), 64}, {0}, {16, 16, 16, 16, 16, 16, 16, rest}, {0}}
 /* Of the tiles, where that many inputs by fours are left; written beforehand, since the processor waits for what is not. */
@@ -220,7 +221,7 @@ static AMX_TARGET KL_ALWAYS void tiles_amx(const linear *w, const rows_in *x, gr
 }
 
 static AMX_TARGET void multiply_amx(const linear *w, const rows_in *x, uint32_t rows, float *y, size_t stride, int add) {
-    if (w->floats || w->multipliers || rows < 16) {
+    if (w->floats || w->multipliers || rows < 16 || rows * w->blocks * w->fours < AMX_LEAST) {
         multiply_vnni(w, x, rows, y, stride, add);
         return;
     }
