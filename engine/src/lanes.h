@@ -35,6 +35,8 @@ typedef int16_t shorts __attribute__((vector_size(32)));
 typedef int8_t bytes __attribute__((vector_size(16)));
 typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
 typedef int32_t ints_at __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t halves_at __attribute__((vector_size(32), aligned(2), may_alias));
+typedef uint32_t wholes __attribute__((vector_size(64)));
 typedef int8_t bytes_at __attribute__((vector_size(16), aligned(1), may_alias));
 
 KL_INLINE lanes lanes_load(const float *p) { return *(const lanes_at *)p; }
@@ -57,6 +59,8 @@ KL_INLINE lanes lanes_min(lanes a, lanes b) {
 }
 KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 #define lanes_of_ints(p) __builtin_convertvector(*(const ints_at *)(const void *)(p), lanes)
+/* bfloat16 -> floats */
+#define lanes_of_halves(p) ((lanes)(__builtin_convertvector(*(const halves_at *)(const void *)(p), wholes) << 16))
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
 KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((ints)x + ((ints)magic_n << 23)); }
 /* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
@@ -136,6 +140,7 @@ KL_INLINE lanes lanes_max(lanes a, lanes b) { KL_EACH(a.v[i] < b.v[i] ? b.v[i] :
 KL_INLINE lanes lanes_min(lanes a, lanes b) { KL_EACH(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_abs(lanes a) { KL_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_of_ints(const int32_t *p) { KL_EACH((float)p[i]); }
+KL_INLINE lanes lanes_of_halves(const uint16_t *p) { KL_EACH(bits_float((int32_t)((uint32_t)p[i] << 16))); }
 KL_INLINE lanes lanes_scale(lanes x, lanes n) {
     KL_EACH(bits_float((int32_t)((uint32_t)float_bits(x.v[i]) + ((uint32_t)float_bits(n.v[i]) << 23))));
 }

@@ -17,6 +17,11 @@ def add(verbs: Any) -> None:
     send.add_argument(
         "--weights", choices=["int8", "int4", "float"], help="engine: how weights are stored; int8 if left out"
     )
+    send.add_argument(
+        "--state",
+        choices=["float", "bfloat16"],
+        help="engine: how a stream stores what it remembers; float if left out",
+    )
     send.add_argument("-o", "--output", type=Path, required=True)
 
 
@@ -24,10 +29,14 @@ def run(options: argparse.Namespace) -> int:
     if options.target == "engine":
         from kouling.deploy import engine
 
-        engine.export(options.model, options.output, options.weights or "int8", options.commands)
+        engine.export(
+            options.model, options.output, options.weights or "int8", options.commands, options.state or "float"
+        )
         return DONE
-    if options.commands or options.weights:
-        raise ValueError(f"--commands and --weights go with --target engine, not with --target {options.target}")
+    if options.commands or options.weights or options.state:
+        raise ValueError(
+            f"--commands, --weights and --state go with --target engine, not with --target {options.target}"
+        )
     try:
         from kouling.deploy import onnx
 
