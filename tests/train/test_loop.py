@@ -391,6 +391,18 @@ def test_a_recipe_starts_from_its_initial_checkpoint(
         torch.testing.assert_close(trainer.averaged[key], old.state_dict()[key], rtol=0, atol=0)
 
 
+def test_without_epochs_the_start_is_the_model(
+    initial: Callable[..., tuple[Path, Encoder]], train: Train, tmp_path: Path
+) -> None:
+    path, old = initial((BLANK, UNKNOWN, "hum"))
+    trainer = train(initial=[str(path)], training={"epochs": 0, "threads": 1})
+    trainer.run()
+    info, weights = checkpoint.load(trainer.out / "model.safetensors")
+    np.testing.assert_array_equal(weights["stem.patch.weight"], old.state_dict()["stem.patch.weight"].half().numpy())
+    assert info.provenance["epochs"] == 0 and 0 <= info.provenance["validation"]["accuracy"] <= 100
+    train(initial=[str(path)], training={"epochs": 0, "threads": 1}).run()  # nothing is left to do
+
+
 @pytest.mark.parametrize("encoder", [{"hidden_size": 32}, {"layers": 3}, {"layers": 1}], ids=str)
 def test_a_checkpoint_of_another_shape_is_refused_by_name(
     initial: Callable[..., tuple[Path, Encoder]], tiny_recipe: MakeRecipe, encoder: dict[str, int]

@@ -90,7 +90,7 @@ class Trainer:
 
     def save(self) -> None:
         """Under temporary names first, the state last: what a full disk leaves can be resumed. Raises: OSError."""
-        if best_of(self.history) == self.epoch:
+        if best_of(self.history) == len(self.history):
             checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
         with open(self.out / "log.tmp", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(self.history[-1]))
@@ -140,6 +140,10 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last epoch. Ctrl-C loses at most the epoch under way. Raises: OSError on a full disk."""
+        if not self.recipe.training.epochs and not self.history:  # the start is the model
+            self.history.append({"epoch": 0.0, **self.evaluate()})
+            self.save()
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -95,7 +95,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Training:
-    epochs: int = 50
+    epochs: int = 50  # 0: what `initial` says is the model, to be calibrated and measured
     batch_s: float = 230.0  # seconds of audio in a batch
     learning_rate: float = 2e-3
     warmup_epochs: float = 2.0
@@ -112,9 +112,9 @@ class Training:
     compile: bool = False  # torch.compile: a quarter faster, after a minute or two; needs a C++ compiler
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "reuse"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: 1 or more")
+        for name, least in (("epochs", 0), ("reuse", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: {least} or more")
         for name in ("batch_s", "learning_rate", "ema_epochs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: above 0")
@@ -143,6 +143,8 @@ class Recipe:
             raise ValueError("the recipe has no name")
         if not self.units:
             raise ValueError("the recipe has no units: give the words to be recognised")
+        if not self.training.epochs and not self.initial:
+            raise ValueError("training.epochs is 0 and there is no initial checkpoint; allowed: 1 or more, or give one")
         if len(set(self.units)) != len(self.units):
             raise ValueError("a unit stands twice in the recipe")
         if not any(s.use == "words" and s.part in ("train", "both") for s in self.source):
