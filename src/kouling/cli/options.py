@@ -24,10 +24,35 @@ def verb(verbs: Any, name: str, run: Any, summary: str) -> argparse.ArgumentPars
     return added
 
 
-def add_model(target: argparse.ArgumentParser) -> None:
+def add_model_name(target: argparse.ArgumentParser) -> None:
     target.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="installed name or path (%(default)s)")
+
+
+def add_model(target: argparse.ArgumentParser) -> None:
+    add_model_name(target)
     target.add_argument("--commands", metavar="SET", help="command set, TOML; every word of the model if left out")
     target.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
+
+
+def tell_skipped(skipped: list[str], most: int = 20) -> int:
+    """A line for each recording that could not be read -> the exit status."""
+    for line in skipped[:most]:
+        complain(f"skipped: {line}", WRONG_INPUT)
+    if len(skipped) > most:
+        complain(f"skipped: {len(skipped) - most} more recordings that cannot be read", WRONG_INPUT)
+    return WRONG_INPUT if skipped else DONE
+
+
+def writable_folder(folder: Path) -> Path:
+    """The folder, made where it is not there: found out before long work begins. Raises: ValueError."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def default_cache() -> Path:
