@@ -148,6 +148,10 @@ def mined(result: Mined, output: Path) -> None:
     )
 
 
+def written(what: str, path: Path) -> None:
+    console.print(f"{what} [bold]{escape(str(path))}[/]")
+
+
 def models(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, header_style="bold")
     for column in ("model", "language", "parameters", "size", "accuracy", "commands"):

@@ -56,5 +56,5 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_dict(), ensure_ascii=False))
     else:
         show.calibration(result)
-        show.console.print(f"written to [bold]{show.escape(str(output))}[/]")
+        show.written("written to", output)
     return tell_skipped(skipped)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from kouling import recognizer, show
+from kouling import show
 from kouling.cli.options import add_model_name, tell_skipped, verb, writable_folder
 
 
@@ -18,7 +18,10 @@ def add(verbs: Any) -> None:
     )
     dig.add_argument("--commands", metavar="SET", help="command set, TOML; every word of the model if left out")
     dig.add_argument(
-        "--confidence", type=float, metavar="C", help="collect from this confidence on; each command's threshold if left out"
+        "--confidence",
+        type=float,
+        metavar="C",
+        help="collect from this confidence on; each command's threshold if left out",
     )
     add_model_name(dig)
 
@@ -32,7 +35,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             result = miner.run(options.output, lambda seconds: report(round(seconds)))
         except KeyboardInterrupt:
-            show.errors.print(f"stopped; what was found is in {options.output}, and the same command goes on from there")
+            show.errors.print(
+                f"stopped; what was found is in {options.output}, and the same command goes on from there"
+            )
             raise
     show.mined(result, options.output)
     return tell_skipped(result.skipped)

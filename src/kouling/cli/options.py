@@ -38,8 +38,8 @@ def tell_skipped(skipped: list[str], most: int = 20) -> int:
     """A line for each recording that could not be read -> the exit status."""
     for line in skipped[:most]:
         complain(f"skipped: {line}", WRONG_INPUT)
-    if len(skipped) > most:
-        complain(f"skipped: {len(skipped) - most} more recordings that cannot be read", WRONG_INPUT)
+    if len(skipped) > 1:
+        complain(f"skipped {len(skipped)} recordings that cannot be read", WRONG_INPUT)
     return WRONG_INPUT if skipped else DONE
 
 

@@ -77,8 +77,8 @@ def listen(
     skipped: list[str],
     report: Callable[[int], None] = lambda recordings: None,
 ) -> list[Heard]:
-    """What is heard in every recording of `path`, `<label>/<recording>`, in bounded memory. skipped: gets a line for each
-    recording that cannot be read. report: called with the number of recordings done.
+    """What is heard in every recording of `path`, `<label>/<recording>`, in bounded memory. skipped: gets a line for
+    each recording that cannot be read. report: called with the number of recordings done.
 
     Raises: ValueError where the folder holds no recording that can be read.
     """
@@ -138,8 +138,9 @@ def live_blocks(samples: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
 def detection_times(
     recognizer: Recognizer, path: Path, names: set[str], report: Callable[[int], None] = lambda clips: None
 ) -> list[float]:
-    """Of the clips `names` in which the command is heard: seconds from the end of the word, by its energy, to the event.
-    To the 50 ms of a portion; negative where the command is decided before the word is over."""
+    """Of the clips `names` in which the command is heard: seconds from the end of the word, by its energy, to the
+    event. To the 50 ms of a portion; negative where the command is decided before the word is over.
+    """
     commands = [spec.name for spec in recognizer.command_set.commands]
     times: list[float] = []
     done = 0

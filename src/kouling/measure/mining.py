@@ -10,7 +10,7 @@ import csv
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,13 +168,14 @@ def _seconds(file: Path) -> float:
         return file.stat().st_size / 16000  # 128 kbit/s
     try:
         with soundfile.SoundFile(file) as opened:
-            return min(opened.frames / opened.samplerate, 1e6)
+            seconds: float = opened.frames / opened.samplerate
+            return min(seconds, 1e6)  # a header may tell anything
     except (soundfile.LibsndfileError, OSError):
         return 0.0
 
 
 def _clip_name(recording: str, event: Command) -> str:
-    """"<command>/<recording>-<time>.wav", of letters that every file system takes."""
+    """ "<command>/<recording>-<time>.wav", of letters that every file system takes."""
     command = safe_name(event.name)
     return f"{command}/{safe_name(recording.rpartition('.')[0] or recording)}-{event.start_s:08.2f}.wav"
 
@@ -192,7 +193,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
 
 
-def _append(path: Path, head: list[str], row: list[object]) -> None:
+def _append(path: Path, head: Sequence[str], row: Sequence[object]) -> None:
     new = not path.exists()
     with path.open("a", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

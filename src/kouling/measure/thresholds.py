@@ -115,9 +115,9 @@ def calibrate(
     unproven: bool = False,
     report: Callable[[str, int], None] = lambda phase, recordings: None,
 ) -> Calibration:
-    """Thresholds with the fewest errors on the clips of `data` at `per_hour` false alarms in `speech`; without `speech`, in
-    the clips that say no command. Commands without clips are taken to be missed as the others are. unproven: also
-    where there is too little speech to show such a rate.
+    """Thresholds with the fewest errors on the clips of `data` at `per_hour` false alarms in `speech`; without
+    `speech`, in the clips that say no command. Commands without clips are taken to be missed as the others are.
+    unproven: also where there is too little speech to show such a rate.
 
     Raises: ValueError where there are no clips of commands, no recordings without, or too few of them; CannotReach.
     """
@@ -133,12 +133,12 @@ def calibrate(
     hours = sum(heard.seconds for heard in running) / 3600
     if not hours:
         raise ValueError(
-            f"{data}: every recording says a command; give speech that says none with --speech, or folders of other words"
+            f"{data}: every recording says a command; give speech without any to --speech, or folders of other words"
         )
     if per_hour * hours < NONE_SEEN and not unproven:
         raise ValueError(
-            f"{hours:.2f} hours without commands cannot show {per_hour:g} false alarms an hour: that takes "
-            f"{NONE_SEEN / per_hour:.1f} hours, none heard in them ({CONFIDENCE:.0%} confidence); these can show "
+            f"{_duration(hours)} without commands cannot show {per_hour:g} false alarms an hour: that takes "
+            f"{_duration(NONE_SEEN / per_hour)} with none ({CONFIDENCE:.0%} confidence); these can show "
             f"{_up(NONE_SEEN / hours):g}; give more with --speech, ask for that, or choose with --unproven"
         )
     allowed = math.floor(per_hour * hours + 1e-9)
@@ -249,7 +249,7 @@ def _reachable(clips: Sequence[Heard], running: Sequence[Heard], hours: float, p
     said = [heard.confidence(heard.label) >= HIGH for heard in clips if heard.commanded]
     return (
         f"{per_hour:g} false alarms an hour cannot be reached: with every threshold at {HIGH} there are {alarms} in "
-        f"{hours:.2f} hours, {_up(alarms / hours):g} an hour, and {np.mean(said):.0%} of the commands are heard; "
+        f"{_duration(hours)}, {_up(alarms / hours):g} an hour, and {np.mean(said):.0%} of the commands are heard; "
         "nothing was written; longer phrases are less often heard in other speech"
     )
 
@@ -259,10 +259,15 @@ def _listed(names: Any, most: int = 12) -> str:
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
 def _up(rate: float) -> float:
     """Rounded up to two digits, so that a rate which is offered can be had."""
     digits = 1 - math.floor(math.log10(rate)) if rate > 0 else 1
-    return math.ceil(rate * 10**digits - 1e-9) / 10**digits
+    rounded: float = math.ceil(rate * 10**digits - 1e-9) / 10**digits
+    return rounded
 
 
 def write(source: Path, output: Path, thresholds: Mapping[str, float]) -> None:
@@ -281,7 +286,7 @@ def write(source: Path, output: Path, thresholds: Mapping[str, float]) -> None:
             entry["threshold"] = threshold
             continue
         body = entry.value.body  # what stands between this command and the next, comments on that one, stays below
-        below = []
+        below: list[Any] = []
         while body and body[-1][0] is None:
             below.insert(0, body.pop())
         if body and not body[-1][1].trivia.trail:  # the last line of the file has no end
