@@ -130,7 +130,7 @@ def _conditions(page: Page, made: Study, say: Say) -> None:
         kinds = (shares.commands, shares.unknown, shares.silence)
         return [name, *("–" if not total else f"{right / total:.1%}" for right, total in kinds)]
 
-    rows = [row(say("as recorded") if snr is None else f"{snr:g} dB", shares) for snr, shares in made.by_snr.items()]
+    rows = [row(say("clean") if snr is None else f"{snr:g} dB", shares) for snr, shares in made.by_snr.items()]
     page.table([say("signal to noise"), *head], rows)
     page.text(
         say("Noise: cut from the recordings of --noise.") if made.noise_recorded else say("Noise: pink."), soft=True
@@ -217,7 +217,8 @@ def det_picture(running: dict[str, Running], misses: float, say: Say) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_xlim(min(lowest) * 0.8, None)
-    axes.set_ylim(0, max(min(20 * misses * 10, 100), 10) if misses else 10)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(0, min(max(250 * misses, 10), 100))
     axes.set_xlabel(say("false alarms an hour (leftmost: none heard)"))
     axes.set_ylabel(say("commands missed, %"))
     axes.legend()
@@ -234,7 +235,7 @@ def det_picture(running: dict[str, Running], misses: float, say: Say) -> Figure:
 def conditions_picture(made: Study, say: Say) -> Figure:
     """Recall of commands against the SNR and against the gain, with 95 % intervals."""
     drawn, (left, right) = pictures.figure(8.0, 3.4, 1, 2)
-    snrs = [(say("as recorded") if snr is None else f"{snr:g}", shares) for snr, shares in made.by_snr.items()]
+    snrs = [(say("clean") if snr is None else f"{snr:g}", shares) for snr, shares in made.by_snr.items()]
     gains = [(f"{gain:+g}" if gain else "0", shares) for gain, shares in made.by_gain.items()]
     for axes, points, name in ((left, snrs, say("signal to noise, dB")), (right, gains, say("gain, dB"))):
         shares = [100 * _ratio(*each.commands) for _, each in points]

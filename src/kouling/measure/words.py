@@ -52,7 +52,7 @@ CHINESE: dict[str, str] = {
         "录音中的每个口令都计为误报,确实说出的词也不例外。"
     ),
     "In noise, and at other levels": "噪声与音量",
-    "as recorded": "原录音",
+    "clean": "原样",
     "signal to noise": "信噪比",
     "gain": "增益",
     "Noise: cut from the recordings of --noise.": "噪声:取自 --noise 的录音。",
