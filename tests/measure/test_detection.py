@@ -86,13 +86,18 @@ def test_times_run_from_the_end_of_the_word(fake_runner: Callable[..., Any], cli
 
 
 def test_the_nearest_of_each_kind_are_found() -> None:
-    recordings = [
-        heard("go", ("go", 0.1)),
-        heard("go", ("go", 0.4), ("stop", 0.45)),
-        heard("go", ("go", 0.3), ("go", 0.9)),  # heard in the end
-        heard(UNKNOWN, ("go", 0.2), ("stop", 0.99), ("go", 0.51)),
+    said: list[tuple[str, list[tuple[str, float]]]] = [
+        ("go", [("go", 0.1)]),
+        ("go", [("go", 0.4), ("stop", 0.45)]),
+        ("go", [("go", 0.3), ("go", 0.9)]),  # heard in the end
+        (UNKNOWN, [("go", 0.2), ("stop", 0.99), ("go", 0.51)]),
     ]
-    found = near.find({Path("d"): recordings}, {"go": 0.5, "stop": 0.5}, most=2)
+    recordings = [
+        Heard(label, f"{label}/{number}", 9.0, tuple(Command(n, at, at + 0.5, c) for at, (n, c) in enumerate(events)))
+        for number, (label, events) in enumerate(said)
+    ]
+    again = [recordings[-1]]  # the same recording in another folder: once is enough
+    found = near.find({Path("d"): recordings, Path("e"): again}, {"go": 0.5, "stop": 0.5}, most=2)
     assert [(n.kind, n.event.name, n.event.confidence) for n in found] == [
         (MISSED, "go", 0.4),
         (MISSED, "go", 0.1),

@@ -135,7 +135,10 @@ def _conditions(page: Page, made: Study, say: Say) -> None:
     page.text(
         say("Noise: cut from the recordings of --noise.") if made.noise_recorded else say("Noise: pink."), soft=True
     )
-    page.table([say("gain"), *head], [row(f"{gain:+g} dB", shares) for gain, shares in made.by_gain.items()])
+    page.table(
+        [say("gain"), *head],
+        [row(f"{gain:+g} dB" if gain else "0 dB", shares) for gain, shares in made.by_gain.items()],
+    )
 
 
 def _times(page: Page, made: Study, say: Say) -> None:

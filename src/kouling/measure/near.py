@@ -47,9 +47,14 @@ class Near:
 def find(heard: Mapping[Path, Sequence[Heard]], thresholds: Mapping[str, float], most: int = MOST) -> list[Near]:
     """The nearest of each kind, the nearest first. heard: by source, with the events far below the thresholds."""
     found: dict[str, list[Near]] = {MISSED: [], ALMOST: [], ALARM: []}
+    seen: set[tuple[str, str, float]] = set()  # noise may lie among the clips too
     for source, recordings in heard.items():
         for each in recordings:
             for event in each.events:
+                place = each.name, event.name, event.start_s
+                if place in seen:
+                    continue
+                seen.add(place)
                 threshold = thresholds[event.name]
                 over = event.confidence >= threshold
                 if event.name == each.label:

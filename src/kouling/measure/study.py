@@ -125,7 +125,7 @@ class Study:
             "thresholds": self.thresholds,
             "running": {kind: running.to_dict() for kind, running in self.running.items()},
             "snr_db": {"clean" if snr is None else f"{snr:g}": s.to_dict() for snr, s in self.by_snr.items()},
-            "gain_db": {f"{gain:+g}": shares.to_dict() for gain, shares in self.by_gain.items()},
+            "gain_db": {f"{gain:g}": shares.to_dict() for gain, shares in self.by_gain.items()},
             "detection_s": times,
             "near": [each.to_dict() for each in self.near],
             "skipped": self.skipped,
