@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
     chosen = commands.load(options.set, runner.info.units)
     output = options.output or options.set
     writable_folder(output.resolve().parent)
-    totals = [recordings.count(path) for path in (options.data, options.speech) if path and path.exists()]
+    recordings.check(options.data, options.speech)
+    totals = [recordings.count(path) for path in (options.data, options.speech) if path]
     known = [total for total in totals if total is not None]
     skipped: list[str] = []
     done = {"clips": 0, "speech": 0, "checking": 0}

@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def report_on(options: argparse.Namespace) -> int:
-    from kouling.measure import evaluation_page, pictures, study
+    from kouling.measure import evaluation_page, pictures, recordings, study
 
     alone = {"--stream": options.stream, "--snr": options.snr, "--against": options.against}
     given = [name for name, value in alone.items() if value is not None]
@@ -102,6 +102,7 @@ def report_on(options: argparse.Namespace) -> int:
     pictures.figure()  # whether matplotlib is there; found out, like the folder, before long work begins
     writable_folder(options.report)
     folders = options.folder, options.speech, options.noise
+    recordings.check(*folders)
     with show.progress("evaluating", study.passes(*folders)) as report:
         made = study.study(runner, chosen, *folders, options.report, report)
     runtime = "engine" if isinstance(runner, recognizer.Engine) else "onnx"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kouling import show
-from kouling.cli.options import add_model_name, tell_skipped, verb, writable_folder
+from kouling.cli.options import add_model_name, complain, tell_skipped, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -35,9 +35,6 @@ def run(options: argparse.Namespace) -> int:
         try:
             result = miner.run(options.output, lambda seconds: report(round(seconds)))
         except KeyboardInterrupt:
-            show.errors.print(
-                f"stopped; what was found is in {options.output}, and the same command goes on from there"
-            )
-            raise
+            return complain(f"stopped; the same command goes on from there; what was found is in {options.output}", 130)
     show.mined(result, options.output)
     return tell_skipped(result.skipped)

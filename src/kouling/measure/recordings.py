@@ -34,6 +34,13 @@ def labelled(path: Path) -> Iterator[tuple[str, str, BinaryIO | Path]]:
         raise ValueError(f"{path}: holds no <label>/<recording> ending in {', '.join(AUDIO_SUFFIXES)}")
 
 
+def check(*paths: Path | None) -> None:
+    """Find out before long work whether there is a recording in each. Raises: ValueError as `labelled`."""
+    for path in paths:
+        if path is not None:
+            next(labelled(path))
+
+
 def count(path: Path) -> int | None:
     """How many recordings `labelled` will give; None where that would take a while, as of a tar."""
     return len(audio_files(path)) if path.is_dir() else None
