@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kouling import audio, cli, recognizer
+from kouling.cli.options import interruptible
 
 Tune = Callable[..., NDArray[np.int16]]
 Run = Callable[..., tuple[int, str, str]]
@@ -147,3 +149,19 @@ def test_mine_collects_and_says_how_much(run: Run, data: Path) -> None:
     assert (status, err) == (0, "") and "1 false alarms in 0.01 h of 1 recordings" in out
     assert len(list((data / "out" / "low").glob("*.wav"))) == 1
     assert "1 were done before" in run("mine", "talk", "-o", "out", "--commands", "set.toml")[1]
+
+
+def test_an_interrupt_takes_effect_between_recordings_and_a_second_one_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+    with pytest.raises(KeyboardInterrupt), interruptible(done.append) as report:
+        report(1)
+        signal.raise_signal(signal.SIGINT)
+        done.append(2)  # not here, where a library might lose it
+        report(3)
+    assert done == [1, 2] and signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt), interruptible(done.append):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append(4)
+    assert done == [1, 2] and signal.getsignal(signal.SIGINT) is before

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kouling import commands, recognizer, show
-from kouling.cli.options import FAILED, add_model_name, complain, tell_skipped, verb, writable_folder
+from kouling.cli.options import FAILED, add_model_name, complain, interruptible, tell_skipped, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     known = [total for total in totals if total is not None]
     skipped: list[str] = []
     done = {"clips": 0, "speech": 0, "checking": 0}
-    with show.progress("listening, then checking", 2 * sum(known) if len(known) == len(totals) else None) as bar:
+    total = 2 * sum(known) if len(known) == len(totals) else None
+    with show.progress("listening, then checking", total) as shown, interruptible(shown) as bar:
 
         def report(phase: str, recordings: int) -> None:
             done[phase] = done[phase] + 1 if phase == "checking" else recordings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kouling import audio, commands, recognizer, show
-from kouling.cli.options import DONE, add_model, complain, tell_skipped, verb, writable_folder
+from kouling.cli.options import DONE, add_model, complain, interruptible, tell_skipped, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     disturb = accuracy.disturbance(options.gain, options.snr, options.noise)
     against = recognizer.load(options.against, options.commands) if options.against else None
     skipped: list[str] = []
-    with show.progress("evaluating", recordings.count(options.folder)) as report:
+    with show.progress("evaluating", recordings.count(options.folder)) as bar, interruptible(bar) as report:
         figures = accuracy.evaluate(heard_by, options.folder, disturb, report, against, skipped)
     if options.json:
         print(json.dumps(figures.to_dict(), ensure_ascii=False))
@@ -103,7 +103,7 @@ def report_on(options: argparse.Namespace) -> int:
     writable_folder(options.report)
     folders = options.folder, options.speech, options.noise
     recordings.check(*folders)
-    with show.progress("evaluating", study.passes(*folders)) as report:
+    with show.progress("evaluating", study.passes(*folders)) as bar, interruptible(bar) as report:
         made = study.study(runner, chosen, *folders, options.report, report)
     runtime = "engine" if isinstance(runner, recognizer.Engine) else "onnx"
     page = evaluation_page.write(made, options.report, runner.info.name, runtime, options.lang)

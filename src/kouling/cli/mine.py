@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kouling import show
-from kouling.cli.options import add_model_name, complain, tell_skipped, verb, writable_folder
+from kouling.cli.options import add_model_name, complain, interruptible, tell_skipped, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
     miner = mining.Miner(options.model, options.commands, options.folder, options.confidence)
     writable_folder(options.output)
-    with show.progress("mining, seconds", round(miner.seconds)) as report:
+    with show.progress("mining, seconds", round(miner.seconds)) as bar, interruptible(bar) as report:
         try:
             result = miner.run(options.output, lambda seconds: report(round(seconds)))
         except KeyboardInterrupt:

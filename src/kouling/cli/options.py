@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,30 @@ def add_model(target: argparse.ArgumentParser) -> None:
     add_model_name(target)
     target.add_argument("--commands", metavar="SET", help="command set, TOML; every word of the model if left out")
     target.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
+
+
+@contextmanager
+def interruptible(report: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """`report`, which raises KeyboardInterrupt on its next call after Ctrl-C. At once it might be raised where
+    libsndfile reads a file: there it is lost, and the file seems cut short. A second Ctrl-C acts at once.
+    """
+    asked = threading.Event()
+
+    def ask(signal_number: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    def checked(done: int) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        report(done)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield checked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def tell_skipped(skipped: list[str], most: int = 20) -> int:
