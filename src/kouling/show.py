@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,7 +20,9 @@ from kouling.commands import Command
 
 if TYPE_CHECKING:
     from kouling.measure.accuracy import Evaluation
+    from kouling.measure.mining import Mined
     from kouling.measure.stream import StreamResult
+    from kouling.measure.thresholds import Calibration
 
 
 class _Console(Console):
@@ -102,6 +106,50 @@ def stream(result: StreamResult) -> None:
     console.print(f"[bold]{result.false_alarms}[/] false alarms in {result.hours:.2f} h ({rate:.1f} an hour)")
     for name, at_s in result.wrong[:10]:
         console.print(f"  [dim]{int(at_s // 60):4d}:{at_s % 60:04.1f}[/]  {escape(name)}")
+
+
+def calibration(result: Calibration) -> None:
+    """The thresholds, and what they rest on."""
+    table = Table(box=None, header_style="bold")
+    for column in ("command", "before", "threshold", "clips", "heard", "false alarms"):
+        table.add_column(column, justify="left" if column == "command" else "right")
+    for each in result.commands:
+        recall = "-" if each.recall is None else f"{each.recall:.1%}"
+        table.add_row(
+            escape(each.name), f"{each.before:g}", f"{each.threshold:g}", str(each.clips), recall, str(each.alarms)
+        )
+    console.print(table)
+    figures = result.to_dict()
+    low, high = figures["recall_interval"]
+    console.print(f"[bold]{figures['recall']:.2%}[/] of {figures['clips']} clips heard (95 %: {low:.1%} to {high:.1%})")
+    if result.clips:
+        console.print(f"[bold]{result.clips_wrong}[/] of {result.clips} clips of other words and noise taken for one")
+    low, high = result.interval_per_hour
+    console.print(
+        f"[bold]{result.alarms}[/] false alarms in {result.hours:.2f} h without commands: "
+        f"[bold]{figures['false_alarms_per_hour']:.2f}[/] an hour (95 %: {low:.2f} to {high:.2f})"
+    )
+    if not result.proven:
+        console.print(
+            f"[yellow]too little to show {result.asked_per_hour:g} an hour: "
+            f"that takes {3 / result.asked_per_hour:.1f} h without a command[/]"
+        )
+
+
+def mined(result: Mined, output: Path) -> None:
+    """How many false alarms of each command, in how much audio."""
+    counts = Counter(event.name for event in result.events)
+    if counts:
+        console.print("  ".join(f"{escape(name)} [bold]{count}[/]" for name, count in counts.most_common()))
+    before = f"; {result.before} were done before" if result.before else ""
+    console.print(
+        f"[bold]{len(result.events)}[/] false alarms in {result.seconds / 3600:.2f} h of {result.recordings} recordings"
+        f"{before}; in {escape(str(output))}"
+    )
+
+
+def written(what: str, path: Path) -> None:
+    console.print(f"{what} [bold]{escape(str(path))}[/]")
 
 
 def models(rows: list[dict[str, Any]]) -> None:

@@ -14,6 +14,75 @@ CHINESE: dict[str, str] = {
     "bytes": "字节",
     "frames": "帧",
     "step": "步",
+    # kouling evaluate
+    "What {model} hears": "{model} 听到了什么",
+    "Recordings that cannot be read": "无法读取的录音",
+    "{count} were left out:": "略去 {count} 个:",
+    "commands": "口令",
+    "unknown words": "未知词",
+    "silence and noise": "静音与噪声",
+    "all clips": "全部片段",
+    "said": "所说",
+    "clips": "片段",
+    "right": "正确",
+    "95 % interval": "95 % 区间",
+    "A command is right if it is heard; unknown words, silence and noise if no command is.": (
+        "口令被听到即为正确;未知词、静音与噪声则以未报口令为正确。"
+    ),
+    "Counted as unknown words: {names}": "按未知词计:{names}",
+    "Which command, and what it is mistaken for": "各口令及其误认",
+    "Rows: what was said. Columns: what was decided.": "行:所说;列:所判。",
+    "threshold": "阈值",
+    "taken for": "误认为",
+    "What confidence is worth": "置信度是否可信",
+    "confidence, on average": "平均置信度",
+    "of these right": "其中正确",
+    "commands reported": "所报口令数",
+    "Misses against false alarms": "漏报与误报",
+    "Each curve moves all thresholds together; the points are the thresholds as they are, with 95 % intervals.": (
+        "曲线:所有阈值一同移动;圆点:现用阈值及其 95 % 区间。"
+    ),
+    "heard in": "所听",
+    "hours": "小时",
+    "false alarms": "误报",
+    "an hour": "每小时",
+    "speech": "连续语音",
+    "noise": "噪声",
+    "Every command in these recordings counts, words that are truly said among them too.": (
+        "录音中的每个口令都计为误报,确实说出的词也不例外。"
+    ),
+    "In noise, and at other levels": "噪声与音量",
+    "clean": "原样",
+    "signal to noise": "信噪比",
+    "gain": "增益",
+    "Noise: cut from the recordings of --noise.": "噪声:取自 --noise 的录音。",
+    "Noise: pink.": "噪声:粉红噪声。",
+    "When the command comes": "口令何时报出",
+    "From the end of the spoken word, by its energy, to the event, in a live stream; to 50 ms.": (
+        "实时流中,从词尾(按能量)到报出口令的时间;精确到 50 毫秒。"
+    ),
+    "Missed by little: said, and not sure enough": "险些听到:说了,但把握不足",
+    "Almost heard: not said, and nearly sure enough": "险些误报:没说,却几乎有把握",
+    "Heard, and not said": "误报:没说,却听到了",
+    "{command} at {confidence} (threshold {threshold}), {seconds} s into {recording}": (
+        "{command},置信度 {confidence}(阈值 {threshold}),{recording} 第 {seconds} 秒"
+    ),
+    "decided": "所判",
+    "{share} of the commands are heard right": "{share} 的口令听对",
+    "false alarms an hour (leftmost: none heard)": "每小时误报(最左:没有误报)",
+    "commands missed, %": "漏报口令,%",
+    "{misses} missed at {rate} false alarms an hour: {kind}": "漏报 {misses},每小时误报 {rate} 次:{kind}",
+    "signal to noise, dB": "信噪比,dB",
+    "gain, dB": "增益,dB",
+    "commands heard right, %": "听对的口令,%",
+    "{share} at 0 dB": "0 dB 时 {share}",
+    "{share} at {gain} dB": "{gain} dB 时 {share}",
+    "ms after the end of the word": "词尾之后的毫秒数",
+    "Half of the commands come within {median} ms, 95 % within {p95} ms": (
+        "半数口令在 {median} 毫秒内报出,95 % 在 {p95} 毫秒内"
+    ),
+    "(unknown)": "(未知)",
+    "(silence)": "(静音)",
 }
 
 
