@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
                 show.console.print(f"[dim]not run: {', '.join(names)}: {reason}[/]")
             for reason in study.unreadable:
                 show.console.print(f"[dim]left out: {escape(reason)}[/]")
-            show.console.print(f"[dim]{tune_page.LEGEND}[/]")
+            show.console.print(f"[dim]{' '.join(tune_page.LEGEND)}[/]")
             show.console.print(tune_page.answer(study, delay_ms, speaker("en")))
         best = study.best(delay_ms)
         if stopped:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 HEAD = ("setting", "right", "±", "delay ms", "heard ms", "p95", "mul-adds/s", "µs/s", "KB", "front")
 LEGEND = (
-    "Setting: chunk/cached/step in feature frames of 10 ms. ±: half of the 95 % interval. Delay: the step and its lookahead. "
-    "Heard: from the word's end to the command, median and p95. µs/s: of one core in the C engine for a second of audio, "
-    "a step at a time. KB: model and stream. Front: no other setting is as good in right, delay, mul-adds and KB."
+    "Setting: chunk/cached/step, in feature frames of 10 ms. ±: half of the 95 % interval.",
+    "Delay: the step and its lookahead. Heard: from the word's end to the command, median and p95.",
+    "µs/s: of one core in the C engine for a second of audio, a step at a time. KB: model and stream.",
+    "Front: no other setting is as good in right, delay, mul-adds and KB.",
 )
 
 
@@ -74,7 +75,7 @@ def page(study: Study, delay_ms: float, lang: str) -> Page:
         [row(each, front) for each in study.outcomes],
         bold=[index for index, each in enumerate(study.outcomes) if each is best],
     )
-    made.text(say(LEGEND), soft=True)
+    made.text(" ".join(map(say, LEGEND)), soft=True)
     if study.impossible:
         made.heading(say("Not without training, or not at all"))
         made.table(

@@ -35,11 +35,17 @@ CHINESE: dict[str, str] = {
     "Clips that could not be read": "读不了的片段",
     "Circled: as trained. Line: nothing is better in both.": "圈：训练时的设置。线：没有别的设置两项都更好。",
     "{done} of {there} clips, every setting on the same ones.": "{there} 个片段中的 {done} 个，各设置所听相同。",
-    "Setting: chunk/cached/step in feature frames of 10 ms. ±: half of the 95 % interval. Delay: the step and its lookahead. "
-    "Heard: from the word's end to the command, median and p95. µs/s: of one core in the C engine for a second of audio, "
-    "a step at a time. KB: model and stream. Front: no other setting is as good in right, delay, mul-adds and KB.": (
-        "设置：块/缓存/步，单位是 10 毫秒的特征帧。±：95 % 置信区间的一半。延迟：步加前瞻。出结果：从说完到出命令，中位数和 p95。"
-        "µs/秒：C 引擎逐步计算一秒音频所占一个核的时间。KB：模型加流。前沿：没有别的设置在判对、延迟、乘加、KB 上都不差。"
+    "Setting: chunk/cached/step, in feature frames of 10 ms. ±: half of the 95 % interval.": (
+        "设置：块/缓存/步，单位是 10 毫秒的特征帧。±：95 % 置信区间的一半。"
+    ),
+    "Delay: the step and its lookahead. Heard: from the word's end to the command, median and p95.": (
+        "延迟：步加前瞻。出结果：从说完到出命令，中位数和 p95。"
+    ),
+    "µs/s: of one core in the C engine for a second of audio, a step at a time. KB: model and stream.": (
+        "µs/秒：C 引擎逐步计算一秒音频所占一个核的时间。KB：模型加流。"
+    ),
+    "Front: no other setting is as good in right, delay, mul-adds and KB.": (
+        "前沿：没有别的设置在判对、延迟、乘加、KB 上都不差。"
     ),
     "No setting has a delay of at most {limit}; the least is {least} ms.": (
         "没有延迟不超过 {limit} 的设置；最小为 {least} ms。"
