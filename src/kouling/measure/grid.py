@@ -61,7 +61,7 @@ def grid(
     steps: Sequence[int] = (),
     thresholds: Sequence[float] = (),
 ) -> list[Setting]:
-    """Every combination, the model's own among them. What is empty is the usual values and the model's own."""
+    """Every combination. What is empty is the usual values and the model's own."""
     axes = [
         sorted(set(given or (*usual, mine)))
         for given, usual, mine in (
@@ -70,9 +70,11 @@ def grid(
             (steps, STEPS, own.step),
         )
     ]
-    settings = [Setting(*values) for values in product(*axes)]
-    settings += [] if own in settings else [own]
-    return [replace(each, threshold=threshold) for each in settings for threshold in thresholds or (None,)]
+    return [
+        Setting(chunk, left, step, threshold)
+        for chunk, left, step in product(*axes)
+        for threshold in thresholds or (None,)
+    ]
 
 
 def adapt(info: ModelInfo, weights: Weights, setting: Setting) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:

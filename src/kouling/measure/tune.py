@@ -3,9 +3,9 @@ buy and cost, on real clips, in the engine. Each setting is a model of its own, 
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from kouling.measure.accuracy import SILENCE, UNKNOWN, Evaluation, decide, label
 from kouling.measure.grid import Setting, adapt, multiply_accumulates_per_s, own_setting
 from kouling.measure.measurement import Measurement, measured
 from kouling.measure.recordings import labelled
+from kouling.recognizer import Recognizer
 
 QUICK_CLIPS = 500
 TIMED_CLIPS = 1000  # of which the time to command is measured, at most
@@ -94,12 +95,12 @@ def info_of(model: str | Path) -> ModelInfo:
 
 
 class Study:
-    """Settings that can be run, each as a model of the engine in a folder of its own until `close`."""
+    """Settings that can be run, and the model's own, each as a model of the engine in a folder that `close` removes."""
 
     def __init__(
         self, model: str | Path, data: Path, settings: Sequence[Setting], command_set: Path | None, quick: bool
     ) -> None:
-        """Raises: ValueError where the model, the data or every setting is unusable."""
+        """Raises: ValueError where the model, the data or every one of the settings is unusable."""
         self.info, self.weights = checkpoint.load(checkpoint_of(model))
         self.command_set = (
             commands.load(command_set, self.info.units) if command_set else commands.every_unit(self.info.units)
@@ -112,19 +113,23 @@ class Study:
         self.impossible: list[tuple[Setting, str]] = []
         self.outcomes: list[Outcome] = []
         self._folder = tempfile.TemporaryDirectory(prefix="kouling-tune-")
-        for number, setting in enumerate(settings):
+        for setting in settings:
             try:
-                self.outcomes.append(self._build(setting, Path(self._folder.name) / f"{number}.kouling"))
+                self.outcomes.append(self._build(setting))
             except ValueError as error:
                 self.impossible.append((setting, str(error)))
         if not self.outcomes:
             self.close()
             reasons = "; ".join(f"{setting}: {reason}" for setting, reason in self.impossible[:3])
             raise ValueError(f"{self.info.name}: no setting can be run without training ({reasons})")
+        own = own_setting(self.info.config.encoder)
+        if own not in settings:  # to compare with
+            self.outcomes.append(self._build(own))
 
-    def _build(self, setting: Setting, path: Path) -> Outcome:
+    def _build(self, setting: Setting) -> Outcome:
         info, weights = adapt(self.info, self.weights, setting)
         packed = model_file.pack(info, weights, self.command_set)
+        path = Path(self._folder.name) / f"{len(self.outcomes)}.kouling"
         path.write_bytes(packed)
         own = own_setting(self.info.config.encoder)
         return Outcome(setting, info, path, replace(setting, threshold=None) == own, model_bytes=len(packed))
@@ -281,7 +286,7 @@ def order(data: Path, command_set: CommandSet) -> list[Recording]:
 
     Raises: ValueError where there are none, all have one label, or none is of a command.
     """
-    found = sorted(labelled(data), key=lambda each: (zlib.crc32(each[1].encode()), each[1]))
+    found = sorted(labelled(data), key=lambda each: hashlib.sha1(each[1].encode()).digest())
     names = [spec.name for spec in command_set.commands]
     folders = sorted({label for label, _, _ in found})
     known = [label for label in folders if label_of(label, names) not in (SILENCE, UNKNOWN)]
@@ -294,7 +299,7 @@ def order(data: Path, command_set: CommandSet) -> list[Recording]:
     return found
 
 
-def wait_s(stream: EngineRecognizer, samples: NDArray[np.int16], label: str, step: int) -> float | None:
+def wait_s(stream: Recognizer, samples: NDArray[np.int16], label: str, step: int) -> float | None:
     """Seconds from the end of the word in a clip to the event, fed a step at a time, each portion completing a step,
     and silence behind the clip; None where there is no such event."""
     stream.reset()
