@@ -89,41 +89,49 @@ def page(study: Study, delay_ms: float, lang: str) -> Page:
 
 
 def picture(study: Study, delay_ms: float, say: Say) -> Figure:
-    """Accuracy over delay and over compute, each with its own Pareto front."""
-    made, (left, right) = pictures.figure(10.0, 4.8, columns=2)
+    """Accuracy over delay and over compute, each with its own Pareto front. Raises: ValueError without matplotlib."""
+    made, axes = pictures.figure(10.0, 4.8, columns=2)
+    import matplotlib
+
+    with matplotlib.rc_context(pictures.STYLE):
+        draw(axes[0], axes[1], study, delay_ms, say)
+    return made
+
+
+def draw(left: Axes, right: Axes, study: Study, delay_ms: float, say: Say) -> None:
     caches = sorted({each.setting.cached for each in study.outcomes})
     colors = {cached: pictures.COLORS[i % len(pictures.COLORS)] for i, cached in enumerate(caches)}
     markers = dict(zip(sorted({each.setting.step for each in study.outcomes}), "osD^vPX" * 9, strict=False))
-    best = study.best(delay_ms)
-    trained = [row for row in study.outcomes if row.as_trained]
+    sizes = {cached: 30 + 50 * i for i, cached in enumerate(caches)}  # one on another, all can be seen
+    best, top = study.best(delay_ms), study.best(float("inf"))
+    assert top is not None
 
-    def draw(axis: Axes, place: dict[int, tuple[float, float]], high: str) -> None:
-        front = front_of(list(place.values()))
+    def scatter(axis: Axes, costs: list[float], label: str) -> None:
+        rights = [100 * each.accuracy for each in study.outcomes]
+        front = front_of(list(zip(costs, rights, strict=True)))
         axis.step([x for x, _ in front], [y for _, y in front], where="post", color="#666666", linewidth=1.2, zorder=1)
-        for each in study.outcomes:
-            x, y = place[id(each)]
-            axis.scatter(x, y, 60, color=colors[each.setting.cached], marker=markers[each.setting.step], zorder=3)
-            if each in trained:
-                axis.scatter(x, y, 230, facecolors="none", edgecolors="black", linewidths=1.2, zorder=4)
-            if each is best:
-                axis.annotate(
-                    str(each.setting), (x, y), xytext=(10, -16), textcoords="offset points", fontweight="bold", zorder=5
-                )
-        axis.set(xlabel=say(high), ylabel=say("% of clips right"))
-        axis.margins(0.12)
+        for each, x, y in zip(study.outcomes, costs, rights, strict=True):
+            cached, marker = each.setting.cached, markers[each.setting.step]
+            axis.scatter(x, y, sizes[cached], color=colors[cached], marker=marker, zorder=4 - sizes[cached] / 1000)
+            if each.as_trained:
+                axis.scatter(x, y, 330, facecolors="none", edgecolors="black", linewidths=1.2, zorder=5)
+            if each in (best, top):
+                axis.annotate(str(each.setting), (x, y), (0, 14), textcoords="offset points", ha="center", fontsize=9)
+        axis.set(xlabel=say(label), ylabel=say("% of clips right"))
+        axis.margins(0.15)
 
-    draw(left, {id(e): (e.setting.delay_ms, 100 * e.accuracy) for e in study.outcomes}, "delay ms")
+    scatter(left, [each.setting.delay_ms for each in study.outcomes], "delay ms")
     left.axvline(delay_ms, color="#666666", linestyle=":", linewidth=1.2)
     left.set_xlim(left=0)
-    left.set_title(say("Waiting buys accuracy"))
-    draw(right, {id(e): (e.microseconds, 100 * e.accuracy) for e in study.outcomes}, "µs/s")
-    right.set_title(say("So does compute"))
+    within = say("Nothing within {limit}") if best is None else say("Within {limit}: {accuracy} right")
+    left.set_title(within.format(limit=f"{delay_ms:g} ms", accuracy=f"{best.accuracy:.1%}" if best else ""))
+    scatter(right, [each.microseconds for each in study.outcomes], "µs/s")
+    right.set_title(say("At any delay: {accuracy} right").format(accuracy=f"{top.accuracy:.1%}"))
     for cached, color in colors.items():
         right.scatter([], [], 60, color=color, label=f"{say('cached')} {cached}")
     for step, marker in markers.items():
         right.scatter([], [], 60, color="#666666", marker=marker, label=f"{say('step')} {step}")
     right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return made
 
 
 def front_of(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
