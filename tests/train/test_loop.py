@@ -160,8 +160,9 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler warns of torch's own code
-def test_a_compiled_model_learns_the_same(train: Train) -> None:
-    settings = {"epochs": 1, "batch_s": 8.0, "warmup_epochs": 0.5, "threads": 1}
+@pytest.mark.parametrize("varying", [{}, {"varying_cached": [8, 40], "varying_chunk": [4, 8]}], ids=["own", "varying"])
+def test_a_compiled_model_learns_the_same(train: Train, varying: dict[str, list[int]]) -> None:
+    settings = {"epochs": 1, "batch_s": 8.0, "warmup_epochs": 0.5, "threads": 1, **varying}
     rows = [
         train(f"{compiled}", training={**settings, "compile": compiled}).train_epoch() for compiled in (False, True)
     ]
