@@ -71,9 +71,17 @@ GRID = ("--chunk", "8,12", "--cached", "20,40", "--step", "4,8")
 
 @pytest.mark.parametrize("preset", ["base", "small"])
 def test_the_usual_grid_has_the_settings_of_the_original_and_the_models_own(preset: str) -> None:
-    own = own_setting(PRESETS[preset].encoder)
+    own = PRESETS[preset].encoder
     settings = grid(own)
-    assert {Setting(10, 100, 5), Setting(5, 50, 3), own} <= set(settings) and len(settings) == len(set(settings))
+    assert {Setting(10, 100, 5), Setting(5, 50, 3), own_setting(own)} <= set(settings)
+    assert len(settings) == len(set(settings))
+    delays = {
+        (each.chunk - each.step, each.step)
+        for each in settings
+        if each.step % own.subsampling == 0 and 0 <= each.chunk - each.step <= own.lookahead
+    }
+    steps = (own.subsampling, 2 * own.subsampling)
+    assert delays >= {(ahead, step) for ahead in (0, own.lookahead) for step in steps}
     assert grid(own, [10], [50], [5, 5]) == [Setting(10, 50, 5)]
     assert [each.threshold for each in grid(own, [10], [100], [5], [0.3, 0.6])] == [0.3, 0.6]
 

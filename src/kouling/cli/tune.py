@@ -52,12 +52,12 @@ def milliseconds(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     from kouling.measure import tune, tune_page
-    from kouling.measure.grid import grid, own_setting
+    from kouling.measure.grid import grid
     from kouling.measure.pictures import figure
     from kouling.measure.words import speaker
 
     speaker(options.lang)
-    own = own_setting(tune.info_of(options.model).config.encoder)
+    own = tune.info_of(options.model).config.encoder
     settings = grid(own, options.chunk, options.cached, options.step, options.threshold)
     study = tune.Study(options.model, options.data, settings, options.commands, options.quick)
     try:

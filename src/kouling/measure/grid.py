@@ -55,19 +55,21 @@ def own_setting(encoder: EncoderConfig) -> Setting:
 
 
 def grid(
-    own: Setting,
+    own: EncoderConfig,
     chunks: Sequence[int] = (),
     cached: Sequence[int] = (),
     steps: Sequence[int] = (),
     thresholds: Sequence[float] = (),
 ) -> list[Setting]:
-    """Every combination. What is empty is the usual values and the model's own."""
+    """Every combination. What is empty is the usual values, and those that fit the model: its own, the step of two
+    encoder frames, and of these steps the chunks with and without its lookahead."""
+    fitting = (own.streaming_step_size, 2 * own.subsampling)
     axes = [
-        sorted(set(given or (*usual, mine)))
-        for given, usual, mine in (
-            (chunks, CHUNKS, own.chunk),
-            (cached, CACHED, own.cached),
-            (steps, STEPS, own.step),
+        sorted(set(given or (*usual, *more)))
+        for given, usual, more in (
+            (chunks, CHUNKS, [step + ahead for step in fitting for ahead in (0, own.lookahead)]),
+            (cached, CACHED, [own.max_cached_frames]),
+            (steps, STEPS, fitting),
         )
     ]
     return [
