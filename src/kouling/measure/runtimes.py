@@ -79,7 +79,13 @@ RUNTIMES = {
             _plan_onnx,
         ),
         Runtime(
-            "torch", "model.safetensors", "torch", "pip install 'kouling[train]'", "kouling train", _open_torch, _plan_torch
+            "torch",
+            "model.safetensors",
+            "torch",
+            "pip install 'kouling[train]'",
+            "kouling train",
+            _open_torch,
+            _plan_torch,
         ),
     )
 }
@@ -146,6 +152,7 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
     path = recognizer.MODELS / str(model) if str(model) in recognizer.model_names() else Path(model)
     if path.is_dir():
         there = [each for each in RUNTIMES.values() if (path / each.file).is_file()]
+        there.sort(key=lambda each: not is_installed(each))  # stable: the engine first, where it was built
         path = path / (RUNTIMES[runtime].file if runtime else there[0].file if there else recognizer.ENGINE_FILE)
     elif not path.is_file():
         path = recognizer.find_model(model)  # says what there is
@@ -154,14 +161,13 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
     if chosen not in suited or not path.is_file():
         weights = path.with_name(RUNTIMES["torch"].file)
         raise ValueError(f"{path}: no model for {chosen.name}; make one with: {chosen.export.format(weights)}")
-    require(chosen)
+    if not is_installed(chosen):
+        raise ValueError(f"{chosen.name} is not installed; install it with: {chosen.install}")
     return chosen, path
 
 
-def require(runtime: Runtime) -> None:
-    """Raises: ValueError with the command that installs it, where the runtime is missing."""
-    if importlib.util.find_spec(runtime.module) is None:
-        raise ValueError(f"{runtime.name} is not installed; install it with: {runtime.install}")
+def is_installed(runtime: Runtime) -> bool:
+    return importlib.util.find_spec(runtime.module) is not None
 
 
 def open_subject(runtime: Runtime, path: Path) -> Subject:

@@ -1,0 +1,222 @@
+"""How long calls take: batch 1, one pinned core, warmed up, in turns, so that what disturbs one disturbs all.
+
+The clock is read in Python around each call; the engine's calls cost Python one to four microseconds more than C.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling.audio import SAMPLE_RATE_HZ
+from kouling.features import LogMel
+from kouling.measure import noise, runtimes
+from kouling.measure.runtimes import SIZES, Subject
+from kouling.recognizer import Recognizer
+
+TURNS = 60
+CALLS_A_TURN = {"step": 20, "300": 2, "500": 2}  # timed; one more before them is not
+LOOP_S = 12  # of the audio that streams hear again and again; a whole number of steps of 10, 30, 40, 50 or 60 ms
+EARLY_S = (5.0, 15.0)  # around second 10
+LATE_S = 60.0  # the last minute
+BINS_A_DECADE = 10
+
+Report = Callable[[int], None]  # how much is done
+Milliseconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one call, in milliseconds."""
+
+    median: float
+    p95: float
+    p99: float
+    calls: int
+    real_time_factor: float  # median over the duration of the audio in the call
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@contextmanager
+def quiet_core() -> Iterator[None]:
+    """One core for this thread, PyTorch on one thread, no garbage collection; all as before afterwards."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    collecting = gc.isenabled()
+    if cores:
+        os.sched_setaffinity(0, {max(cores)})
+    gc.disable()
+    try:
+        with runtimes.one_thread():
+            yield
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        if collecting:
+            gc.enable()
+
+
+def measure(subjects: Sequence[Subject], report: Report | None = None) -> list[dict[str, Times]]:
+    """For each subject the times of each size. Streams have been running for a while: their caches are full.
+
+    report: gets the number of turns done, of `TURNS`.
+    """
+    with quiet_core():
+        tasks = [(index, size, *_task(subject, size)) for index, subject in enumerate(subjects) for size in SIZES]
+        found: list[dict[str, list[int]]] = [{size: [] for size in SIZES} for _ in subjects]
+        for turn in range(TURNS):
+            for index, size, call, _ in tasks:
+                call()
+                found[index][size] += [_time_ns(call) for _ in range(CALLS_A_TURN[size])]
+            if report:
+                report(turn + 1)
+    audio_ms = {(index, size): duration for index, size, _, duration in tasks}
+    return [
+        {size: _times(np.array(each[size]) / 1e6, audio_ms[index, size]) for size in SIZES}
+        for index, each in enumerate(found)
+    ]
+
+
+def _task(subject: Subject, size: str) -> tuple[Callable[[], object], float]:
+    """A call to be timed, with full caches, and the milliseconds of audio in it."""
+    config, frames, call = subject.info.config, subject.frames(size), subject.call(size)
+    heard = LogMel(config.features).accept(sound(frames * config.features.frame_shift_ms / 1000 + 1))[:frames]
+    for _ in range(math.ceil(config.encoder.max_cached_frames / frames) + 3):
+        call(heard)
+    return lambda: call(heard), float(frames * config.features.frame_shift_ms)
+
+
+def _time_ns(call: Callable[[], object]) -> int:
+    start = time.perf_counter_ns()
+    call()
+    return time.perf_counter_ns() - start
+
+
+def _times(found_ms: Milliseconds, audio_ms: float) -> Times:
+    median, p95, p99 = (float(value) for value in np.percentile(found_ms, [50, 95, 99]))
+    return Times(median, p95, p99, len(found_ms), median / audio_ms)
+
+
+def sound(seconds: float) -> NDArray[np.int16]:
+    """Pink noise whose loudness changes four times a second, as that of speech does."""
+    length = round(seconds * SAMPLE_RATE_HZ)
+    level_db = np.random.default_rng(4).uniform(-30, 0, length // 4000 + 1)[np.arange(length) // 4000]
+    return noise.to_int16(noise.colored_noise(length, 1.0, 4) * (2000 * 10 ** (level_db / 20)).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """The time of a step, from samples to commands, against the time since the start."""
+
+    minutes: float
+    at_s: list[float]  # the bins' middles, and of the steps in each:
+    median_ms: list[float]
+    p5_ms: list[float]
+    p95_ms: list[float]
+    early_ms: float  # median around second 10 of young streams
+    late_ms: float  # median in the last minute of the old one, in turns with the young ones
+    ratio: float  # late over early
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stream(subject: Subject, minutes: float, report: Report | None = None) -> Streaming:
+    """One stream hears so many minutes. In its last one, young streams take turns with it, step by step, so that the
+    ratio compares two streams at one time and not a machine at two times.
+
+    report: gets the seconds of audio heard so far.
+    """
+    config = subject.info.config
+    step_s = config.encoder.streaming_step_size * config.features.frame_shift_ms / 1000
+    portion = round(step_s * SAMPLE_RATE_HZ)
+    portions = np.split(
+        sound(LOOP_S)[: LOOP_S * SAMPLE_RATE_HZ // portion * portion], LOOP_S * SAMPLE_RATE_HZ // portion
+    )
+    steps, alone = round(minutes * 60 / step_s), round((minutes * 60 - LATE_S) / step_s)
+    first, last = (round(at_s / step_s) for at_s in EARLY_S)
+    with quiet_core():
+        old, young = subject.recognizer(), subject.recognizer()
+        _warm(old, portions)
+        times_ns = np.zeros(steps, np.int64)
+        early_ns: list[int] = []
+        for at in range(alone):
+            times_ns[at] = _hear(old, portions[at % len(portions)])
+            if report and at % 256 == 0:
+                report(round(at * step_s))
+        age = last
+        for at in range(alone, steps):
+            if age == last:  # another young stream, at the age where its steps count
+                young.reset()
+                for age in range(first):
+                    young.accept(portions[(at - first + age) % len(portions)])
+                age = first
+            now = portions[at % len(portions)]
+            if at % 2:
+                times_ns[at] = _hear(old, now)
+                early_ns.append(_hear(young, now))
+            else:
+                early_ns.append(_hear(young, now))
+                times_ns[at] = _hear(old, now)
+            age += 1
+            if report and at % 256 == 0:
+                report(round(at * step_s))
+    times_ms = times_ns / 1e6
+    early, late = float(np.median(early_ns)) / 1e6, float(np.median(times_ms[alone:]))
+    bins = [(at, times_ms[begin:end]) for at, begin, end in _bins(steps, step_s)]
+    quartiles = [[float(value) for value in np.percentile(part, [5, 50, 95])] for _, part in bins]
+    return Streaming(
+        minutes,
+        [at for at, _ in bins],
+        [each[1] for each in quartiles],
+        [each[0] for each in quartiles],
+        [each[2] for each in quartiles],
+        early,
+        late,
+        late / early,
+    )
+
+
+def _warm(heard_by: Recognizer, portions: Sequence[NDArray[np.int16]]) -> None:
+    """The code and the weights into the caches of the processor; the stream then begins anew."""
+    for portion in portions[:50]:
+        heard_by.accept(portion)
+    heard_by.reset()
+
+
+def _hear(heard_by: Recognizer, portion: NDArray[np.int16]) -> int:
+    start = time.perf_counter_ns()
+    heard_by.accept(portion)
+    return time.perf_counter_ns() - start
+
+
+def _bins(steps: int, step_s: float) -> list[tuple[float, int, int]]:
+    """(middle in seconds, first step, step after the last) of bins that grow with the logarithm of time."""
+    decades = math.log10(steps)
+    edges = np.unique(np.round(np.logspace(0, decades, round(decades * BINS_A_DECADE) + 1)).astype(int))
+    edges = np.concatenate([[0], edges])
+    return [
+        (step_s * math.sqrt((int(begin) + 1) * int(end)), int(begin), int(end))
+        for begin, end in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def copy_ms(size_bytes: int) -> float:
+    """Milliseconds that numpy takes to copy so many bytes on this core, the best of many: memory that was just used.
+
+    A yardstick, not a proven bound: a copy writes as well as it reads, and a step need only read its weights.
+    """
+    source = np.ones(max(size_bytes, 1), np.uint8)
+    target = np.empty_like(source)
+    with quiet_core():
+        return min(_time_ns(lambda: np.copyto(target, source)) for _ in range(50)) / 1e6
