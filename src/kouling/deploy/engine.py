@@ -48,7 +48,7 @@ class Engine:
         return EngineRecognizer(self.info, command_set or commands.every_unit(self.info.units), stream)
 
     def stream(self, at_once: int, packed: bytes | None = None) -> Any:
-        """A stream of the C engine itself, which computes up to `at_once` encoder frames: LIVE, FILE, or another number.
+        """A stream of the C engine itself, computing up to `at_once` encoder frames: LIVE, FILE, or another number.
 
         packed: a compiled command set; the model's own if left out.
         """

@@ -1,4 +1,4 @@
-"""The engine's plan: the model where it lies, and one arena of memory, laid out as `encoder_place` in `engine/` does."""
+"""The engine's plan: the model where it lies, and one arena, laid out as `encoder_place` in `engine/` does."""
 
 from __future__ import annotations
 

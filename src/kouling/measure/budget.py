@@ -27,7 +27,7 @@ class Verdict:
 
 
 def parse_memory(text: str) -> int:
-    """`6MB`, `512 KiB` -> bytes; 1 MB is 1,000,000 bytes, 1 MiB 1,048,576. Raises: ValueError saying what is allowed."""
+    """`6MB`, `512 KiB` -> bytes; 1 MB is 1,000,000 bytes, 1 MiB 1,048,576. Raises: ValueError with what is allowed."""
     return math.floor(_parse(text, BYTES, f"--memory is {text!r}; allowed: a size above 0 such as 6MB, 512KB or 2MiB"))
 
 
@@ -37,7 +37,7 @@ def parse_latency(text: str) -> float:
 
 
 def _parse(text: str, units: dict[str, Any], complaint: str) -> float:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([^\d\s.]+)\s*", text)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([^\d\s.]+)\s*", text)
     by_name = {name.lower(): value for name, value in units.items()}
     if not found or found[2].lower() not in by_name or not 0 < float(found[1]) < math.inf:
         raise ValueError(f"{complaint} (units: {', '.join(units)})")

@@ -60,7 +60,7 @@ def page(sheet: Datasheet, at: str, verdicts: Sequence[Verdict], lang: str = "en
         made.heading(say("Does it slow down?"))
         made.text(
             say(
-                "A step takes {early} around second 10 and {late} in the last minute of {minutes} minutes: {ratio} times."
+                "A step takes {early} around second 10 and {late} in the last minute of {minutes}: {ratio} times."
             ).format(
                 early=milliseconds(flow.early_ms),
                 late=milliseconds(flow.late_ms),

@@ -1,7 +1,8 @@
 """What a call of the encoder takes, counted from the configuration alone: memory, multiply-accumulates, bytes moved.
 
-`in_float32` follows `encoder.py` operation by operation, as PyTorch and ONNX Runtime do before they fuse anything. The
-engine's own plan is in `arena.py`. Letters as in `encoder.py`: T feature frames, N encoder frames, L left context, K
+`in_float32` follows `encoder.py` operation by operation: the least that a runtime takes that frees what is no longer read
+and fuses nothing. PyTorch and ONNX Runtime take more, for copies, packed weights and pools of their own; what they really
+take is measured (`memory.py`). The engine's own plan, which holds to the byte, is in `arena.py`. Letters as in `encoder.py`: T feature frames, N encoder frames, L left context, K
 kernel, D width, H heads, M mels, C channels, V units. Batch 1.
 """
 
@@ -244,9 +245,12 @@ class Walk:
         qkv = self._linear("query, key, value", self._norm(x), width, 3 * width)
         keys = self._do("join keys", width, [f"keys {index}", qkv], rows=seen + n, role="keys and values")
         values = self._do("join values", width, [f"values {index}", qkv], rows=seen + n, role="keys and values")
-        biases = heads * (seen + 1)
-        bias = self._do("biases of distances", heads * window, [], biases, role="scores")
         scores = self._do("scores", heads * window, [qkv, keys], 0, n * window * width)
+        if not self._windowed:  # the engine has scaled its weights, and masks nothing
+            scores = self._do("scale", heads * window, [scores], role="scores")
+        bias = self._do("biases of distances", heads * window, [], heads * (seen + 1), role="biases of distances")
+        for _ in range(0 if self._windowed else 2):  # outside the window, and not filled yet
+            bias = self._do("mask", heads * window, [bias], role="biases of distances")
         scores = self._do("add biases", heads * window, [scores, bias], role="scores")
         scores = self._do("softmax", heads * window, [scores], role="scores")
         y = self._do("attend", width, [scores, values], 0, n * window * width, of=read)
