@@ -111,18 +111,22 @@ def datasheet(sheet: Datasheet, at: str, verdicts: Sequence[Verdict]) -> None:
     from kouling.measure.datasheet_page import megabytes, milliseconds
 
     console.print(f"[bold]{escape(sheet.label)}[/]  [dim]{escape(sheet.file)}, batch 1, MB = 1,000,000 bytes[/]")
-    head = ["", "model", "variables", "total", "private", "peak", "median", "p95", "p99", "real time"]
-    rows = []
+    memory, latency = [], []
     for size, plan in sheet.plans.items():
         process, times = sheet.processes.get(size), sheet.latency.get(size)
-        row = [f"{size}" if size == "step" else f"{sheet.frames[size]} frames"]
-        row += [megabytes(each) for each in (plan.model_bytes, plan.variable_bytes, plan.total_bytes)]
-        row += [megabytes(process and process.private_bytes), megabytes(process and process.peak_rss_bytes)]
+        name = f"{size}" if size == "step" else f"{sheet.frames[size]} frames"
+        planned = [megabytes(each) for each in (plan.model_bytes, plan.variable_bytes, plan.total_bytes)]
+        real = [
+            megabytes(process.private_bytes if process else None),
+            megabytes(process.peak_rss_bytes if process else None),
+        ]
+        memory.append([name, *planned, *real])
         if times:
-            row += [milliseconds(each) for each in (times.median, times.p95, times.p99)]
-            row.append(f"1/{1 / times.real_time_factor:.0f}")
-        rows.append(row)
-    _table(head, rows)
+            shown = [milliseconds(each) for each in (times.median, times.p95, times.p99)]
+            latency.append([name, *shown, f"1/{1 / times.real_time_factor:.0f}"])
+    _table(["memory", "model", "variables", "total", "private", "peak"], memory)
+    if latency:
+        _table(["latency", "median", "p95", "p99", "real time"], latency)
     plan = sheet.plans[at]
     _table(
         [f"layer, {sheet.frames[at]} frames", "weights", "multiply-accumulates", "activations"],

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from kouling import cli, recognizer
-from kouling.measure import datasheet, datasheet_page, latency, memory, response, runtimes
+from kouling.measure import datasheet, datasheet_page, latency, memory, response, runtimes, words
 from kouling.measure.datasheet import Datasheet
 from kouling.measure.memory import Process
 from kouling.measure.response import Response
@@ -187,6 +187,14 @@ def test_the_core_and_the_collector_are_as_before() -> None:
         assert len(os.sched_getaffinity(0)) == 1
         raise ZeroDivisionError
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("runtime", ["engine", "torch"])
+@pytest.mark.parametrize("size", SIZES)
+def test_whatever_a_plan_names_has_a_chinese_name(runtime: str, size: str) -> None:
+    plan = subject_of(runtime, "en-commands").plan(size)
+    names = {each.part for each in plan.operations} | {each.role for each in plan.buffers}
+    assert names - set(words.CHINESE) == set()
 
 
 def test_bins_hold_every_step_once() -> None:

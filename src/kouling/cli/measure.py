@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from kouling.recognizer import DEFAULT_MODEL
 
 def add(verbs: Any) -> None:
     take = verb(verbs, "measure", run, "memory and latency of a model on a runtime, and whether they keep a budget")
+    # So that a budget of -1MB is refused as a budget; argparse would take it for an option.
+    take._negative_number_matcher = re.compile(r"-\d")
     take.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="installed name or path (%(default)s)")
     take.add_argument("--runtime", metavar="R", help="engine, onnx or torch; the one that fits the file if left out")
     take.add_argument("--memory", metavar="SIZE", help="budget of model and variables, as 6MB; exit status 1 above it")

@@ -19,7 +19,8 @@ from kouling.measure.words import Say, speaker
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMED_ROLES = 5  # activations with a colour of their own; the rest are one
+NAMED_ROLES = 6  # that have a colour of their own; the rest are grey, by kind
+OTHERS = {STATE: "other state", IO: "other input and output", ACTIVATION: "other activations"}
 
 
 def prepare(folder: Path) -> None:
@@ -110,7 +111,10 @@ def comparison_table(sheets: Sequence[Datasheet], say: Say) -> tuple[list[str], 
     for sheet in sheets:
         process = sheet.processes.get("500")
         row = [sheet.label, megabytes(sheet.plans["500"].total_bytes)]
-        row += [megabytes(process and process.private_bytes), megabytes(process and process.peak_rss_bytes)]
+        row += [
+            megabytes(process.private_bytes if process else None),
+            megabytes(process.peak_rss_bytes if process else None),
+        ]
         row += [milliseconds(sheet.latency[size].median) for size in SIZES] + [f"{sheet.delay_ms} ms"]
         rows.append(row)
     return head, rows
@@ -187,7 +191,7 @@ def layer_name(block: int, part: str, say: Say) -> str:
 def buffers(plan: Plan, say: Say) -> Figure:
     """Which buffer lives when: bytes in use, stacked, over the operations; the peak named."""
     groups = _groups(plan)
-    colors = dict(zip(groups, ("#BBBBBB", "#888888", *pictures.COLORS), strict=False))
+    colors = dict(zip(groups, ("#D8D8D8", "#B4B4B4", "#909090", *pictures.COLORS), strict=False))
     made, (axes,) = pictures.figure(9, 4.8)
     count = len(plan.operations)
     stacked = [
@@ -213,7 +217,8 @@ def buffers(plan: Plan, say: Say) -> Figure:
     if plan.arena_bytes:
         reserved = plan.variable_bytes / 1000
         axes.axhline(reserved, color="black", linestyle="--", linewidth=1.2, label=say("reserved from the start"))
-    named = ", ".join(f"{say(b.role)} {megabytes(b.bytes)}" for b in _largest(plan, peak))
+    largest = list(_largest(plan, peak).items())[:3]
+    named = ", ".join(f"{say(role)} {megabytes(size)}" for role, size in largest)
     text = f"{say('peak')} {megabytes(most)}: {layer_name(operation.block, operation.part, say)}\n{named}"
     top = max(most, plan.variable_bytes) / 1000
     left = peak > count / 2
@@ -243,24 +248,21 @@ def buffers(plan: Plan, say: Say) -> Figure:
 
 
 def _groups(plan: Plan) -> list[str]:
-    """State, input and output, then the activations that are largest, then the others."""
-    most: dict[str, int] = {}
-    for each in plan.buffers:
-        if each.kind == ACTIVATION:
-            most[each.role] = max(most.get(each.role, 0), each.bytes)
-    named = sorted(most, key=lambda role: -most[role])[:NAMED_ROLES]
-    return [STATE, IO, *named, "other activations"]
+    """The roles that take most at the peak, and what is left of each kind."""
+    named = list(_largest(plan, plan.peak))[:NAMED_ROLES]
+    return [*OTHERS.values(), *named]
 
 
 def _group(buffer: Buffer, groups: Sequence[str]) -> str:
-    if buffer.kind != ACTIVATION:
-        return buffer.kind
-    return buffer.role if buffer.role in groups else "other activations"
+    return buffer.role if buffer.role in groups else OTHERS[buffer.kind]
 
 
-def _largest(plan: Plan, index: int) -> list[Buffer]:
-    """The three largest activations in use."""
-    return [each for each in plan.at(index) if each.kind == ACTIVATION][:3]
+def _largest(plan: Plan, index: int) -> dict[str, int]:
+    """Bytes of each role in use during an operation, the largest first: what to attack."""
+    found: dict[str, int] = {}
+    for each in plan.at(index):
+        found[each.role] = found.get(each.role, 0) + each.bytes
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
 def over_time(sheet: Datasheet, say: Say) -> Figure:

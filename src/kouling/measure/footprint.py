@@ -1,9 +1,11 @@
 """What a call of the encoder takes, counted from the configuration alone: memory, multiply-accumulates, bytes moved.
 
-`in_float32` follows `encoder.py` operation by operation: the least that a runtime takes that frees what is no longer read
-and fuses nothing. PyTorch and ONNX Runtime take more, for copies, packed weights and pools of their own; what they really
-take is measured (`memory.py`). The engine's own plan, which holds to the byte, is in `arena.py`. Letters as in `encoder.py`: T feature frames, N encoder frames, L left context, K
-kernel, D width, H heads, M mels, C channels, V units. Batch 1.
+`in_float32` follows `encoder.py` operation by operation: the least that a runtime takes that frees what is no longer
+read and fuses nothing. PyTorch and ONNX Runtime take more, for copies, packed weights and pools of their own; what they
+really take is measured (`memory.py`). The engine's own plan, which holds to the byte, is in `arena.py`.
+
+Letters as in `encoder.py`: T feature frames, N encoder frames, L left context, K kernel, D width, H heads, M mels, C
+channels, V units. Batch 1.
 """
 
 from __future__ import annotations

@@ -188,10 +188,12 @@ def stream(subject: Subject, minutes: float, report: Report | None = None) -> St
 
 
 def _warm(heard_by: Recognizer, portions: Sequence[NDArray[np.int16]]) -> None:
-    """The code and the weights into the caches of the processor; the stream then begins anew."""
+    """The code and the weights into the caches of the processor; then a new stream, to which so much is given that from
+    now on every portion completes a step."""
     for portion in portions[:50]:
         heard_by.accept(portion)
     heard_by.reset()
+    heard_by.accept(portions[-1])
 
 
 def _hear(heard_by: Recognizer, portion: NDArray[np.int16]) -> int:
