@@ -28,6 +28,7 @@ CALLS_A_TURN = {"step": 20, "300": 2, "500": 2}  # timed; one more before them i
 LOOP_S = 12  # of the audio that streams hear again and again; a whole number of steps of 10, 30, 40, 50 or 60 ms
 EARLY_S = (5.0, 15.0)  # around second 10
 LATE_S = 60.0  # the last minute
+YOUNG = 6  # times that the seconds around second 10 are heard
 BINS_A_DECADE = 10
 
 Report = Callable[[int], None]  # how much is done
@@ -123,8 +124,8 @@ class Streaming:
     median_ms: list[float]
     p5_ms: list[float]
     p95_ms: list[float]
-    early_ms: float  # median around second 10 of young streams
-    late_ms: float  # median in the last minute of the old one, in turns with the young ones
+    early_ms: float  # median around second 10
+    late_ms: float  # median in the last minute
     ratio: float  # late over early
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,47 +133,32 @@ class Streaming:
 
 
 def stream(subject: Subject, minutes: float, report: Report | None = None) -> Streaming:
-    """One stream hears so many minutes. In its last one, young streams take turns with it, step by step, so that the
-    ratio compares two streams at one time and not a machine at two times.
+    """One stream hears so many minutes. Then it is reset, and hears the seconds around second 10 again and again.
 
-    report: gets the seconds of audio heard so far.
+    So the ratio compares its last minute with what follows at once, in the same memory: another stream, or another
+    moment of the machine, differ by more than what is looked for. report: gets the seconds of audio heard so far.
     """
     config = subject.info.config
     step_s = config.encoder.streaming_step_size * config.features.frame_shift_ms / 1000
     portion = round(step_s * SAMPLE_RATE_HZ)
-    portions = np.split(
-        sound(LOOP_S)[: LOOP_S * SAMPLE_RATE_HZ // portion * portion], LOOP_S * SAMPLE_RATE_HZ // portion
-    )
-    steps, alone = round(minutes * 60 / step_s), round((minutes * 60 - LATE_S) / step_s)
+    a_loop = LOOP_S * SAMPLE_RATE_HZ // portion
+    portions = np.split(sound(LOOP_S)[: a_loop * portion], a_loop)
+    steps, late_steps = round(minutes * 60 / step_s), round(LATE_S / step_s)
     first, last = (round(at_s / step_s) for at_s in EARLY_S)
+    times_ns, early_ns = np.zeros(steps, np.int64), np.zeros((YOUNG, last), np.int64)
     with quiet_core():
-        old, young = subject.recognizer(), subject.recognizer()
-        _warm(old, portions)
-        times_ns = np.zeros(steps, np.int64)
-        early_ns: list[int] = []
-        for at in range(alone):
-            times_ns[at] = _hear(old, portions[at % len(portions)])
-            if report and at % 256 == 0:
-                report(round(at * step_s))
-        age = last
-        for at in range(alone, steps):
-            if age == last:  # another young stream, at the age where its steps count
-                young.reset()
-                for age in range(first):
-                    young.accept(portions[(at - first + age) % len(portions)])
-                age = first
-            now = portions[at % len(portions)]
-            if at % 2:
-                times_ns[at] = _hear(old, now)
-                early_ns.append(_hear(young, now))
-            else:
-                early_ns.append(_hear(young, now))
-                times_ns[at] = _hear(old, now)
-            age += 1
-            if report and at % 256 == 0:
-                report(round(at * step_s))
+        heard_by = subject.recognizer()
+        for part in portions[:50]:  # code and weights into the caches of the processor
+            heard_by.accept(part)
+        for times in (times_ns, *early_ns):
+            heard_by.reset()
+            heard_by.accept(portions[-1])  # so much that from now on every portion completes a step
+            for at in range(len(times)):
+                times[at] = _hear(heard_by, portions[at % a_loop])
+                if report and times is times_ns and at % 256 == 0:
+                    report(round(at * step_s))
     times_ms = times_ns / 1e6
-    early, late = float(np.median(early_ns)) / 1e6, float(np.median(times_ms[alone:]))
+    early, late = float(np.median(early_ns[:, first:])) / 1e6, float(np.median(times_ms[-late_steps:]))
     bins = [(at, times_ms[begin:end]) for at, begin, end in _bins(steps, step_s)]
     quartiles = [[float(value) for value in np.percentile(part, [5, 50, 95])] for _, part in bins]
     return Streaming(
@@ -185,15 +171,6 @@ def stream(subject: Subject, minutes: float, report: Report | None = None) -> St
         late,
         late / early,
     )
-
-
-def _warm(heard_by: Recognizer, portions: Sequence[NDArray[np.int16]]) -> None:
-    """The code and the weights into the caches of the processor; then a new stream, to which so much is given that from
-    now on every portion completes a step."""
-    for portion in portions[:50]:
-        heard_by.accept(portion)
-    heard_by.reset()
-    heard_by.accept(portions[-1])
 
 
 def _hear(heard_by: Recognizer, portion: NDArray[np.int16]) -> int:
