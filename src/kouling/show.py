@@ -127,6 +127,9 @@ def datasheet(sheet: Datasheet, at: str, verdicts: Sequence[Verdict]) -> None:
     _table(["memory", "model", "variables", "total", "private", "peak"], memory)
     if latency:
         _table(["latency", "median", "p95", "p99", "real time"], latency)
+    disturbed = sum(times.disturbed for times in sheet.latency.values())
+    if disturbed:
+        console.print(f"[dim]{disturbed} calls left out, in which another process took the core[/]")
     plan = sheet.plans[at]
     _table(
         [f"layer, {sheet.frames[at]} frames", "weights", "multiply-accumulates", "activations"],

@@ -197,6 +197,13 @@ def test_whatever_a_plan_names_has_a_chinese_name(runtime: str, size: str) -> No
     assert names - set(words.CHINESE) == set()
 
 
+def test_disturbed_calls_are_left_out_while_half_remain() -> None:
+    few = latency._times([(1_000_000, False), (1_000_000, False), (9_000_000, True)], 10.0)
+    assert (few.median, few.p99, few.calls, few.disturbed, few.real_time_factor) == (1.0, 1.0, 2, 1, 0.1)
+    most = latency._times([(1_000_000, False), (9_000_000, True), (9_000_000, True)], 10.0)
+    assert (most.median, most.calls, most.disturbed) == (9.0, 3, 0)
+
+
 def test_bins_hold_every_step_once() -> None:
     bins = latency._bins(12000, 0.05)
     assert bins[0][1] == 0 and bins[-1][2] == 12000

@@ -1,5 +1,6 @@
 """How long calls take: batch 1, one pinned core, warmed up, in turns, so that what disturbs one disturbs all.
 
+Calls during which the system gave the core to another process are left out, and counted, as long as half of them remain.
 The clock is read in Python around each call; the engine's calls cost Python one to four microseconds more than C.
 """
 
@@ -32,7 +33,6 @@ YOUNG = 6  # times that the seconds around second 10 are heard
 BINS_A_DECADE = 10
 
 Report = Callable[[int], None]  # how much is done
-Milliseconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Times:
     median: float
     p95: float
     p99: float
-    calls: int
+    calls: int  # timed, and undisturbed
+    disturbed: int  # left out
     real_time_factor: float  # median over the duration of the audio in the call
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,18 +75,15 @@ def measure(subjects: Sequence[Subject], report: Report | None = None) -> list[d
     """
     with quiet_core():
         tasks = [(index, size, *_task(subject, size)) for index, subject in enumerate(subjects) for size in SIZES]
-        found: list[dict[str, list[int]]] = [{size: [] for size in SIZES} for _ in subjects]
+        found: list[dict[str, list[tuple[int, bool]]]] = [{size: [] for size in SIZES} for _ in subjects]
         for turn in range(TURNS):
             for index, size, call, _ in tasks:
                 call()
-                found[index][size] += [_time_ns(call) for _ in range(CALLS_A_TURN[size])]
+                found[index][size] += [_watched_ns(call) for _ in range(CALLS_A_TURN[size])]
             if report:
                 report(turn + 1)
     audio_ms = {(index, size): duration for index, size, _, duration in tasks}
-    return [
-        {size: _times(np.array(each[size]) / 1e6, audio_ms[index, size]) for size in SIZES}
-        for index, each in enumerate(found)
-    ]
+    return [{size: _times(each[size], audio_ms[index, size]) for size in SIZES} for index, each in enumerate(found)]
 
 
 def _task(subject: Subject, size: str) -> tuple[Callable[[], object], float]:
@@ -103,9 +101,28 @@ def _time_ns(call: Callable[[], object]) -> int:
     return time.perf_counter_ns() - start
 
 
-def _times(found_ms: Milliseconds, audio_ms: float) -> Times:
-    median, p95, p99 = (float(value) for value in np.percentile(found_ms, [50, 95, 99]))
-    return Times(median, p95, p99, len(found_ms), median / audio_ms)
+def _watched_ns(call: Callable[[], object]) -> tuple[int, bool]:
+    """Nanoseconds, and whether another process had the core meanwhile."""
+    before = _switches()
+    taken = _time_ns(call)
+    return taken, _switches() != before
+
+
+def _switches() -> int:
+    """How often the system took the core from this thread for another one; 0 where it does not say."""
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    except (ImportError, AttributeError):
+        return 0
+
+
+def _times(found: Sequence[tuple[int, bool]], audio_ms: float) -> Times:
+    undisturbed = [taken for taken, disturbed in found if not disturbed]
+    kept = undisturbed if 2 * len(undisturbed) >= len(found) else [taken for taken, _ in found]
+    median, p95, p99 = (float(value) for value in np.percentile(np.array(kept) / 1e6, [50, 95, 99]))
+    return Times(median, p95, p99, len(kept), len(found) - len(kept), median / audio_ms)
 
 
 def sound(seconds: float) -> NDArray[np.int16]:
