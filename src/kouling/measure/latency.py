@@ -1,6 +1,6 @@
 """How long calls take: batch 1, one pinned core, warmed up, in turns, so that what disturbs one disturbs all.
 
-Calls during which the system gave the core to another process are left out, and counted, as long as half of them remain.
+Calls during which the system gave the core to another process are left out, and counted, while half of them remain.
 The clock is read in Python around each call; the engine's calls cost Python one to four microseconds more than C.
 """
 
