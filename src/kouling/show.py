@@ -127,9 +127,8 @@ def datasheet(sheet: Datasheet, at: str, verdicts: Sequence[Verdict]) -> None:
     _table(["memory", "model", "variables", "total", "private", "peak"], memory)
     if latency:
         _table(["latency", "median", "p95", "p99", "real time"], latency)
-    disturbed = sum(times.disturbed for times in sheet.latency.values())
-    if disturbed:
-        console.print(f"[dim]{disturbed} calls left out, in which another process took the core[/]")
+    if sheet.busy:
+        console.print("[yellow]other processes disturbed most calls: times are too long; measure on an idle machine[/]")
     plan = sheet.plans[at]
     _table(
         [f"layer, {sheet.frames[at]} frames", "weights", "multiply-accumulates", "activations"],
@@ -175,6 +174,9 @@ def comparison(sheets: Sequence[Datasheet]) -> None:
     from kouling.measure.words import speaker
 
     _table(*comparison_table(sheets, speaker("en")))
+    for sheet in sheets:
+        if sheet.busy:
+            console.print(f"[yellow]{escape(sheet.label)}: other processes disturbed most calls; times are too long[/]")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def sheet_of(subject: Subject) -> Datasheet:
     sheet = datasheet.begin(subject)
     datasheet.fill_footprint([sheet], [subject], no_bar)
     datasheet.fill_time(sheet, subject, datasheet.MINUTES, None, no_bar)
+    sheet.latency = {size: replace(times, busy=True) for size, times in sheet.latency.items()}
     sheet.response = Response([210.0, 250.0, 400.0], 1, ["x: no audio"])
     return sheet
 
@@ -201,7 +203,8 @@ def test_disturbed_calls_are_left_out_while_half_remain() -> None:
     few = latency._times([(1_000_000, False), (1_000_000, False), (9_000_000, True)], 10.0)
     assert (few.median, few.p99, few.calls, few.disturbed, few.real_time_factor) == (1.0, 1.0, 2, 1, 0.1)
     most = latency._times([(1_000_000, False), (9_000_000, True), (9_000_000, True)], 10.0)
-    assert (most.median, most.calls, most.disturbed) == (9.0, 3, 0)
+    assert (most.median, most.calls, most.disturbed) == (9.0, 3, 2)
+    assert most.busy and not few.busy
 
 
 def test_bins_hold_every_step_once() -> None:

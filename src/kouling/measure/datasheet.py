@@ -44,6 +44,11 @@ class Datasheet:
         return f"{self.model}:{self.runtime}"
 
     @property
+    def busy(self) -> bool:
+        """Whether other processes disturbed most calls of some size, so that their times are too long."""
+        return any(times.busy for times in self.latency.values())
+
+    @property
     def delay_ms(self) -> int:
         """Step and lookahead; the first samples of a step wait so long for what is made of them."""
         return self.step_ms + self.lookahead_ms

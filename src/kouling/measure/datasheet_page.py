@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMED_ROLES = 6  # that have a colour of their own; the rest are grey, by kind
+BUSY = "Other processes disturbed most calls: times are too long. Measure on an idle machine."
 OTHERS = {STATE: "other state", IO: "other input and output", ACTIVATION: "other activations"}
 
 
@@ -99,6 +100,9 @@ def comparison(sheets: Sequence[Datasheet], lang: str = "en") -> Page:
     made = Page(f"{say('Side by side')}: {', '.join(sheet.label for sheet in sheets)}", lang)
     made.measurements = [each for sheet in sheets for each in sheet.measurements()]
     made.table(*comparison_table(sheets, say))
+    for sheet in sheets:
+        if sheet.busy:
+            made.text(f"{sheet.label}: {say(BUSY)}")
     made.picture(pictures.svg(side_by_side(sheets, say)))
     return made
 
@@ -172,6 +176,8 @@ def _latency(made: Page, sheet: Datasheet, say: Say) -> None:
             for size, times in sheet.latency.items()
         ],
     )
+    if sheet.busy:
+        made.text(say(BUSY))
     made.text(
         say("A step: {macs} M multiply-accumulates; numpy copies as many bytes as the model has in {copy}.").format(
             macs=f"{sheet.plans['step'].macs / 1e6:.2f}", copy=milliseconds(sheet.copy_ms)

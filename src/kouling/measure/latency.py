@@ -42,8 +42,9 @@ class Times:
     median: float
     p95: float
     p99: float
-    calls: int  # timed, and undisturbed
-    disturbed: int  # left out
+    calls: int  # of which these are the statistics
+    disturbed: int  # in which another process had the core
+    busy: bool  # these were most, so they are not left out: the machine was too busy to measure on
     real_time_factor: float  # median over the duration of the audio in the call
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,9 +121,10 @@ def _switches() -> int:
 
 def _times(found: Sequence[tuple[int, bool]], audio_ms: float) -> Times:
     undisturbed = [taken for taken, disturbed in found if not disturbed]
-    kept = undisturbed if 2 * len(undisturbed) >= len(found) else [taken for taken, _ in found]
+    busy = 2 * len(undisturbed) < len(found)
+    kept = [taken for taken, _ in found] if busy else undisturbed
     median, p95, p99 = (float(value) for value in np.percentile(np.array(kept) / 1e6, [50, 95, 99]))
-    return Times(median, p95, p99, len(kept), len(found) - len(kept), median / audio_ms)
+    return Times(median, p95, p99, len(kept), len(found) - len(undisturbed), busy, median / audio_ms)
 
 
 def sound(seconds: float) -> NDArray[np.int16]:

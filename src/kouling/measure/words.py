@@ -56,6 +56,9 @@ CHINESE: dict[str, str] = {
     "multiply-accumulates": "乘加",
     "activations, peak": "激活（峰值）",
     "median": "中位数",
+    "Other processes disturbed most calls: times are too long. Measure on an idle machine.": (
+        "多数调用受到其他进程干扰：时间偏长。请在空闲的机器上测量。"
+    ),
     "p95": "p95",
     "p99": "p99",
     "real-time factor": "实时率",
