@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kouling.measure import latency, memory, response
+from kouling.measure import latency, memory, recordings, response
 from kouling.measure.budget import Verdict
 from kouling.measure.footprint import Plan
 from kouling.measure.latency import Streaming, Times
@@ -177,7 +177,8 @@ def fill_time(sheet: Datasheet, subject: Subject, minutes: float, data: Path | N
     if data is not None:
         found = Response()
         try:
-            with bar("time to command", None) as report:
+            clips = len(recordings.audio_files(data)) if data.is_dir() else None  # a tar does not say how many
+            with bar("time to command", clips) as report:
                 response.measure(subject.recognizer(), data, found, report)
         finally:
             sheet.response = found if found.delays_ms or found.missed else None

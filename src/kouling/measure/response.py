@@ -53,6 +53,8 @@ def measure(
     portion = config.encoder.streaming_step_size * config.features.hop_samples
     names = {spec.name for spec in heard_by.command_set.commands}
     for count, (label, name, file) in enumerate(recordings.labelled(folder)):
+        if report:
+            report(count)
         if label not in names:
             result.skipped.append(f"{name}: {label!r} is no command of {heard_by.info.name}")
             continue
@@ -71,8 +73,6 @@ def measure(
                 break
         else:
             result.missed += 1
-        if report:
-            report(count + 1)
     if not result.delays_ms and not result.missed:
         raise ValueError(
             f"{folder}: no clip of a command of {heard_by.info.name}; its commands: {', '.join(sorted(names))}"
