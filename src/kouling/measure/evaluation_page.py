@@ -198,7 +198,7 @@ def matrix(figures: Evaluation, say: Say) -> Figure:
     axes.set_xlabel(say("decided"))
     axes.set_ylabel(say("said"))
     right, total = Shares.of(figures).commands
-    axes.set_title(say("{share} of the commands are heard right").format(share=f"{_ratio(right, total):.1%}"))
+    pictures.title(axes, say("{share} of the commands are heard right").format(share=f"{_ratio(right, total):.1%}"))
     return made
 
 
@@ -224,13 +224,14 @@ def det_picture(running: dict[str, Running], misses: float, say: Say) -> Figure:
     axes.set_ylim(0, min(max(250 * misses, 10), 100))
     axes.set_xlabel(say("false alarms an hour (leftmost: none heard)"))
     axes.set_ylabel(say("commands missed, %"))
-    axes.legend()
+    axes.legend(frameon=False)
     first = next(iter(running))
     rate = running[first].alarms / running[first].hours
-    axes.set_title(
+    pictures.title(
+        axes,
         say("{misses} missed at {rate} false alarms an hour: {kind}").format(
             misses=f"{misses:.1%}", rate=f"{rate:.1f}", kind=say(first)
-        )
+        ),
     )
     return made
 
@@ -250,10 +251,10 @@ def conditions_picture(made: Study, say: Say) -> Figure:
         axes.set_ylim(min(90.0, float(bounds.min()) - 2), 100.5)
     left.set_ylabel(say("commands heard right, %"))
     worst = made.by_snr[min(snr for snr in made.by_snr if snr is not None)]
-    left.set_title(say("{share} at 0 dB").format(share=f"{_ratio(*worst.commands):.0%}"))
+    pictures.title(left, say("{share} at 0 dB").format(share=f"{_ratio(*worst.commands):.0%}"))
     quiet = made.by_gain[min(made.by_gain)]
-    right.set_title(
-        say("{share} at {gain} dB").format(share=f"{_ratio(*quiet.commands):.0%}", gain=f"{min(made.by_gain):g}")
+    pictures.title(
+        right, say("{share} at {gain} dB").format(share=f"{_ratio(*quiet.commands):.0%}", gain=f"{min(made.by_gain):g}")
     )
     return drawn
 
@@ -268,10 +269,11 @@ def times_picture(times_s: Sequence[float], say: Say) -> Figure:
     axes.axvline(float(median), color=pictures.COLORS[0], linestyle="--")
     axes.set_xlabel(say("ms after the end of the word"))
     axes.set_ylabel(say("clips"))
-    axes.set_title(
+    pictures.title(
+        axes,
         say("Half of the commands come within {median} ms, 95 % within {p95} ms").format(
             median=f"{median:.0f}", p95=f"{p95:.0f}"
-        )
+        ),
     )
     return made
 

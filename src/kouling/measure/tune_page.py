@@ -124,14 +124,14 @@ def draw(left: Axes, right: Axes, study: Study, delay_ms: float, say: Say) -> No
     left.axvline(delay_ms, color="#666666", linestyle=":", linewidth=1.2)
     left.set_xlim(left=0)
     within = say("Nothing within {limit}") if best is None else say("Within {limit}: {accuracy} right")
-    left.set_title(within.format(limit=f"{delay_ms:g} ms", accuracy=f"{best.accuracy:.1%}" if best else ""))
+    pictures.title(left, within.format(limit=f"{delay_ms:g} ms", accuracy=f"{best.accuracy:.1%}" if best else ""))
     scatter(right, [each.microseconds for each in study.outcomes], "µs/s")
-    right.set_title(say("At any delay: {accuracy} right").format(accuracy=f"{top.accuracy:.1%}"))
+    pictures.title(right, say("At any delay: {accuracy} right").format(accuracy=f"{top.accuracy:.1%}"))
     for cached, color in colors.items():
         right.scatter([], [], 60, color=color, label=f"{say('cached')} {cached}")
     for step, marker in markers.items():
         right.scatter([], [], 60, color="#666666", marker=marker, label=f"{say('step')} {step}")
-    right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    right.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def front_of(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
