@@ -82,8 +82,9 @@ typedef struct kouling_stream kouling_stream;
  * KOULING_LIVE to KOULING_MAX_FRAMES. */
 kouling_status kouling_stream_size(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
                                    size_t *bytes);
-/* A stream in `memory`, aligned to KOULING_ALIGN, of at least that size; it needs no freeing. `stream` is set only where
- * the result is KOULING_OK. The model's and the command set's bytes must outlive it. */
+/* A stream in `memory`, aligned to KOULING_ALIGN, of at least that size; it needs no freeing. Where the result is not
+ * KOULING_OK, `*stream` is NULL, and a stream that lay in `memory` before is no more. The model's and the command set's
+ * bytes must outlive it. */
 kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model *model, const kouling_commands *commands,
                                    uint32_t frames, void *memory, size_t bytes);
 /* Forget everything heard: the stream is as if just initialised. */

@@ -24,11 +24,13 @@
 
 #define KL_INLINE static KL_ALWAYS
 
-/* Not Clang's on x86-64: it hands no vectors of 64 bytes to functions that may not use AVX-512, inlined or not. */
-#if defined(__clang__) ? !defined(__x86_64__) : defined(__GNUC__) && __GNUC__ >= 9
+/* Not Clang's on x86-64, unless all is built for AVX-512: it hands no vectors of 64 bytes to functions that may not use
+ * it, inlined or not. */
+#if defined(__clang__) ? !defined(__x86_64__) || defined(__AVX512F__) : defined(__GNUC__) && __GNUC__ >= 9
 
 typedef float lanes __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
+typedef uint32_t bits __attribute__((vector_size(64))); /* of floats that may be no numbers: sums of them may overflow */
 typedef int16_t shorts __attribute__((vector_size(32)));
 typedef int8_t bytes __attribute__((vector_size(16)));
 typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
@@ -56,12 +58,12 @@ KL_INLINE lanes lanes_min(lanes a, lanes b, const int wide) {
 KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 #define lanes_of_ints(p) __builtin_convertvector(*(const ints_at *)(const void *)(p), lanes)
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
-KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((ints)x + ((ints)magic_n << 23)); }
+KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((bits)x + ((bits)magic_n << 23)); }
 /* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
 KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
-    const ints n = ((ints)x - 0x3f3504f3) >> 23;
+    const ints n = (ints)((bits)x - 0x3f3504f3) >> 23;
     *exponent = __builtin_convertvector(n, lanes);
-    *fraction = (lanes)((ints)x - (n << 23));
+    *fraction = (lanes)((bits)x - ((bits)n << 23));
 }
 /* The lowest byte of each float's bits. */
 #define lanes_store_bytes(p, x) \
@@ -112,10 +114,10 @@ KL_INLINE lanes lanes_scale(lanes x, lanes n) {
 }
 KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
     for (int i = 0; i < LANES; i++) {
-        const int32_t bits = float_bits(x.v[i]), low = bits - 0x3f3504f3;
-        const int32_t n = low >= 0 ? low / (1 << 23) : -((-low + (1 << 23) - 1) / (1 << 23));
+        const uint32_t bits = (uint32_t)float_bits(x.v[i]);
+        const int32_t low = (int32_t)(bits - 0x3f3504f3u), n = low >= 0 ? low / (1 << 23) : -1 - (-1 - low) / (1 << 23);
         exponent->v[i] = (float)n;
-        fraction->v[i] = bits_float(bits - n * (1 << 23));
+        fraction->v[i] = bits_float((int32_t)(bits - ((uint32_t)n << 23)));
     }
 }
 KL_INLINE void lanes_store_bytes(int8_t *p, lanes x) {

@@ -66,6 +66,8 @@ typedef struct {
 } reader;
 
 reader model_weights(const model_header *model);
+/* Past all weights, where the model's shape puts their end. */
+reader walk_weights(const model_header *model);
 const float *read_floats(reader *from, size_t count);
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
 reader model_tables(const model_header *model);

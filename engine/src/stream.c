@@ -40,7 +40,8 @@ static kouling_status choose(const kouling_model *model, const kouling_commands 
     if (!model || !model->data || (commands && !commands->data)) return KOULING_NULL;
     if (frames < 1 || frames > KOULING_MAX_FRAMES) return KOULING_NOT_ALLOWED;
     *m = model->data;
-    return commands_read(set, commands ? commands->data : (const uint8_t *)model->data + (*m)->commands_at);
+    const kouling_status status = commands_read(set, commands ? commands->data : (const uint8_t *)model->data + (*m)->commands_at);
+    return status == KOULING_OK && set->header->units != (*m)->units ? KOULING_UNFIT : status; /* opened for another one */
 }
 
 kouling_status kouling_stream_size(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
@@ -59,12 +60,15 @@ kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model 
     const model_header *m;
     command_set set;
     kouling_stream unplaced;
-    if (!stream || !memory) return KOULING_NULL;
+    if (!stream) return KOULING_NULL;
+    *stream = NULL;
+    if (!memory) return KOULING_NULL;
     if ((uintptr_t)memory % KOULING_ALIGN) return KOULING_MISALIGNED;
+    kouling_stream *s = memory;
+    if (bytes >= sizeof *s) s->ready = 0; /* whatever goes wrong from here on, an earlier stream here is no more */
     kouling_status status = choose(model, commands, frames, &m, &set);
     if (status != KOULING_OK) return status;
     if (bytes < place(&unplaced, m, &set, frames, NULL)) return KOULING_TOO_SMALL;
-    kouling_stream *s = memory;
     memset(s, 0, sizeof *s);
     place(s, m, &set, frames, memory);
     reader from = model_tables(m);
@@ -102,6 +106,7 @@ int kouling_use_level(kouling_stream *s, const char *name) {
 /* Samples into the window -> whether it is full. */
 static int fill_window(kouling_stream *s, const int16_t *samples, size_t count, size_t *used) {
     const size_t room = WINDOW_SAMPLES - s->samples_waiting, left = count - *used, taken = left < room ? left : room;
+    if (!taken) return 0; /* `samples` may be NULL; a window that is full is emptied at once */
     memcpy(s->samples + s->samples_waiting, samples + *used, taken * sizeof *samples);
     s->samples_waiting += (uint32_t)taken;
     *used += taken;
