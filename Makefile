@@ -9,8 +9,15 @@ BENCH := .venv-bench/.installed
 BIN := .venv-test/bin
 ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
+CLANG ?= clang
+FUZZ_SECONDS ?= 1200
+CORPUS := engine/fuzz/corpus
+# The processor's own vectors, so that the engine is compiled as GCC compiles it, and twice as fast.
+FUZZ_FLAGS := -std=c11 -O2 -g -ffp-contract=off $(if $(filter x86_64,$(shell uname -m)),-march=native) -D_DEFAULT_SOURCE \
+  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iengine -Iengine/src -DGOOD_MODEL='"$(CORPUS)/seed-small"'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test amalgamate sizes bench live clean
+.PHONY: help demo test amalgamate sizes bench live fuzz clean
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -45,6 +52,17 @@ bench: $(BENCH)  ## set up .venv-bench, then the engine against ONNX Runtime, Li
 
 live: $(BENCH)  ## 2,000 live streams at once, and the time of a step over an hour (Linux)
 	.venv-bench/bin/python -m bench.live
+
+fuzz:  ## inputs that break the C engine, searched for FUZZ_SECONDS=1200 with Clang's libFuzzer and sanitizers
+	@command -v $(CLANG) >/dev/null || { \
+	  echo "make fuzz needs Clang and its libFuzzer (apt install clang); try: make fuzz CLANG=clang-14" >&2; exit 1; }
+	@mkdir -p build/fuzz/corpus
+	$(CLANG) $(FUZZ_FLAGS) -o build/fuzz/fuzz engine/fuzz/fuzz.c engine/fuzz/mutate.c engine/src/*.c -lm
+	@cp $(CORPUS)/* build/fuzz/corpus
+	build/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=49152 -timeout=20 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/ build/fuzz/corpus
+	@echo "kept: what reaches code that nothing in $(CORPUS) reaches"
+	build/fuzz/fuzz -merge=1 -use_counters=0 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus
 
 clean:  ## delete all environments, caches and builds; runs/ and data/ stay
 	rm -rf .venv .venv-test .venv-bench .mypy_cache .ruff_cache .pytest_cache build dist

@@ -90,7 +90,7 @@ static size_t reshape(uint8_t *data, size_t size, size_t room, uint32_t *random)
     memset(copy, 0, sizeof copy);
     memcpy(copy, data, end);
     model_header *m = (model_header *)(void *)copy;
-    if (m->weights_at % MODEL_ALIGN || m->weights_at + MODEL_ALIGN > at || m->text_at < at) return size;
+    if (m->weights_at % MODEL_ALIGN || at < MODEL_ALIGN || m->weights_at > at - MODEL_ALIGN || m->text_at < at) return size;
     if (m->layers - 1 > 7 || m->stem_layers > 7 || m->linears - 1 > MODEL_ALIGN - 1) return size; /* too long a walk */
     change_shape(m, copy + m->weights_at, random);
     m->file_bytes = UINT32_MAX;

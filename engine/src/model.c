@@ -96,6 +96,7 @@ static kouling_status check_file(const void *data, size_t bytes, const char *mag
     uint32_t fields[3];
     if (!data) return KOULING_NULL;
     if ((uintptr_t)data % KOULING_ALIGN) return KOULING_MISALIGNED;
+    if (bytes > MOST_BYTES) return KOULING_NOT_ALLOWED;
     if (bytes < 8 || memcmp(data, magic, 8)) return not_one;
     if (bytes < CHECKED_FROM) return KOULING_TRUNCATED;
     memcpy(fields, (const uint8_t *)data + 8, sizeof fields);

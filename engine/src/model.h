@@ -8,6 +8,7 @@
 #define MODEL_VERSION 1
 #define MODEL_ALIGN 64
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
+#define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
 enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */

@@ -64,12 +64,12 @@ kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model 
     *stream = NULL;
     if (!memory) return KOULING_NULL;
     if ((uintptr_t)memory % KOULING_ALIGN) return KOULING_MISALIGNED;
+    if (bytes > MOST_BYTES) return KOULING_NOT_ALLOWED;
     kouling_stream *s = memory;
-    if (bytes >= sizeof *s) s->ready = 0; /* whatever goes wrong from here on, an earlier stream here is no more */
+    memset(s, 0, bytes < sizeof *s ? bytes : sizeof *s); /* whatever goes wrong from here on, an earlier stream is no more */
     kouling_status status = choose(model, commands, frames, &m, &set);
     if (status != KOULING_OK) return status;
     if (bytes < place(&unplaced, m, &set, frames, NULL)) return KOULING_TOO_SMALL;
-    memset(s, 0, sizeof *s);
     place(s, m, &set, frames, memory);
     reader from = model_tables(m);
     s->tables = read_tables(&from, m);
@@ -144,6 +144,7 @@ kouling_status kouling_accept(kouling_stream *s, const int16_t *samples, size_t 
                               kouling_event *events, size_t *heard) {
     if (!s || (!samples && count) || !used || !events || !heard) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
+    if (count > MOST_BYTES / sizeof *samples) return KOULING_NOT_ALLOWED;
     const model_header *m = s->encoder.model;
     const uint32_t full = s->encoder.most * m->subsampling, step = step_of(m);
     *used = *heard = 0;
@@ -188,6 +189,7 @@ kouling_status kouling_features(kouling_stream *s, const int16_t *samples, size_
                                 size_t room, size_t *frames) {
     if (!s || (!samples && count) || !used || (!features && room) || !frames) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
+    if (count > MOST_BYTES / sizeof *samples) return KOULING_NOT_ALLOWED;
     *used = *frames = 0;
     while (*frames < room && fill_window(s, samples, count, used)) make_features(s, features + s->encoder.model->mels * (*frames)++);
     return KOULING_OK;
@@ -197,7 +199,8 @@ kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_
     if (!s || ((!features || !log_probs) && frames)) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
-    if (frames % step_of(m)) return KOULING_NOT_ALLOWED;
+    const size_t most = MOST_BYTES / sizeof(float);
+    if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / m->units) return KOULING_NOT_ALLOWED;
     for (size_t left = frames / m->subsampling; left > 0;) {
         const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
         encoder_run(&s->encoder, features, now, log_probs);
