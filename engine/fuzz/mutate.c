@@ -107,11 +107,21 @@ static size_t reshape(uint8_t *data, size_t size, size_t room, uint32_t *random)
     return moved + walked.at;
 }
 
+/* The file ends early and says so: what is refused for its header needs no more. -> size of the input. */
+static size_t cut(uint8_t *data, size_t size, uint32_t *random) {
+    const size_t end = file_end(data, size), parts = end / MODEL_ALIGN;
+    if (parts < 3) return size;
+    const uint32_t at = MODEL_ALIGN * (draw(random, 2) ? 2 : 1 + draw(random, (uint32_t)parts - 1));
+    memcpy(data + offsetof(model_header, file_bytes), &at, sizeof at);
+    memmove(data + at, data + end, size - end);
+    return size - (end - at);
+}
+
 static size_t mutate_once(uint8_t *data, size_t size, size_t room, uint32_t *random) {
     const size_t end = file_end(data, size), header = sizeof(model_header) / 4 - 2;
     size_t at, bytes;
     const int has_set = find_set(data, end, &at, &bytes);
-    switch (draw(random, 10)) {
+    switch (draw(random, 12)) {
     case 0:
         return LLVMFuzzerMutate(data, size, room);
     case 1: case 2: /* what to do */
@@ -129,6 +139,8 @@ static size_t mutate_once(uint8_t *data, size_t size, size_t room, uint32_t *ran
     case 7: /* bins of the mel triangles, and the first triangles */
         make_odd(data, sizeof(model_header) + 4 * (WINDOW_SAMPLES + 4 * 256), 64, end, random);
         return size;
+    case 8:
+        return draw(random, 4) ? size : cut(data, size, random);
     default:
         return reshape(data, size, room, random);
     }
