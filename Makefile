@@ -37,7 +37,7 @@ demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in exampl
 test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
 	$(BIN)/ruff check src tests engine bench
 	$(BIN)/ruff format --check src tests engine bench
-	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py
+	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
 	$(BIN)/pytest
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree

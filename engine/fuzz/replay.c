@@ -1,5 +1,5 @@
-/* The fuzz target without libFuzzer, for any compiler: `replay MUTANTS FILE...` runs each file as it is and so many
- * changes of it, the same ones every time. What fails is left in `replay-crash`. */
+/* The fuzz target without libFuzzer, for any compiler: `replay CHANGES FILE...` runs each file as it is, and of a seed so
+ * many changes, the same ones every time. What fails is left in `replay-crash`. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 #include "fuzz.h"
 
 #define ROOM ((size_t)1 << 17)
-#define CHANGES 4 /* one upon another, then from the file anew */
+#define DEPTH 4 /* changes one upon another, then from the file anew */
 
 void __sanitizer_set_death_callback(void (*callback)(void));
 
@@ -71,12 +71,13 @@ int main(int argc, char **argv) {
         const unsigned opened = counts.opened;
         memcpy(input, original, input_size = size);
         run();
-        if (strstr(argv[i], "seed-") && counts.opened == opened) {
+        if (!strstr(argv[i], "seed-")) continue;
+        if (counts.opened == opened) {
             fprintf(stderr, "%s is refused; if the format is another now, run engine/fuzz/seeds.py\n", argv[i]);
             return 1;
         }
         for (unsigned n = 0; n < (unsigned)atoi(argv[1]); n++) {
-            if (n % CHANGES == 0) memcpy(input, original, input_size = size);
+            if (n % DEPTH == 0) memcpy(input, original, input_size = size);
             input_size = LLVMFuzzerCustomMutator(input, input_size, ROOM, n);
             run();
         }

@@ -1,6 +1,6 @@
 """Make the seeds of the fuzz corpus anew: tiny models of several shapes and schemes, and command sets.
 
-    .venv-test/bin/python engine/fuzz/seeds.py
+Usage: .venv-test/bin/python engine/fuzz/seeds.py
 """
 
 from __future__ import annotations

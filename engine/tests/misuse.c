@@ -99,7 +99,14 @@ static void open_wrongly(const kouling_model *model, content from) {
     open_change(model, from, 12, 127, 1, KOULING_CORRUPT);
     open_change(model, from, 12, (uint32_t)from.size - 64, 0, KOULING_CORRUPT);
     open_change(model, from, 12, UINT32_MAX, 1, KOULING_TRUNCATED);
-    for (size_t at = 16; at < from.size - 4; at += at < 128 ? 4 : 401) open_change(model, from, at, 0x01010101, 0, KOULING_CORRUPT);
+    for (size_t at = 16; at < from.size - 4; at += at < 128 ? 4 : 401) {
+        uint32_t before;
+        memcpy(&before, from.bytes + at, sizeof before);
+        open_change(model, from, at, before ^ 0x01010101, 0, KOULING_CORRUPT);
+    }
+    EXPECT(open_as(model, from.bytes, SIZE_MAX), NOT_ALLOWED); /* -1 as a size: what reading a file gives that is not there */
+    EXPECT(open_as(model, from.bytes, MOST_BYTES + 1), NOT_ALLOWED);
+    EXPECT(open_as(model, from.bytes, MOST_BYTES), OK); /* more than the file has is none of its business */
 }
 
 static void models(content from) {

@@ -45,6 +45,8 @@ void streams_that_are_none(const kouling_model *model, const kouling_commands *s
                  {model, set, 1, memory + 1, size, KOULING_MISALIGNED},
                  {model, set, 1, memory + 32, size, KOULING_MISALIGNED},
                  {model, set, 1, memory, 0, KOULING_TOO_SMALL},
+                 {model, set, 1, memory, 16, KOULING_TOO_SMALL},
+                 {model, set, 1, memory, SIZE_MAX, KOULING_NOT_ALLOWED},
                  {NULL, set, 1, memory, size, KOULING_NULL},
                  {&unopened, set, 1, memory, size, KOULING_NULL},
                  {model, &no_set, 1, memory, size, KOULING_NULL},
@@ -62,7 +64,7 @@ void streams_that_are_none(const kouling_model *model, const kouling_commands *s
             expect(kouling_stream_init(&stream, wrong[i].model, wrong[i].set, wrong[i].frames, wrong[i].memory, wrong[i].size),
                    wrong[i].status, "kouling_stream_init", (int)i);
             CHECK(!stream);
-            if (wrong[i].memory == memory && wrong[i].size)
+            if (wrong[i].memory == memory && (wrong[i].size - 1 < MOST_BYTES || before < 2))
                 use_without_stream((kouling_stream *)(void *)memory, KOULING_NOT_READY);
         }
     EXPECT(kouling_stream_init(NULL, model, set, 1, memory, size), NULL);
@@ -130,6 +132,11 @@ void streams(const kouling_model *model) {
     for (uint32_t frames = 1; frames < 2 * step; frames++)
         if (frames % step) EXPECT(kouling_log_probs(stream, features, frames, log_probs), NOT_ALLOWED);
     EXPECT(kouling_log_probs(stream, features, SIZE_MAX - SIZE_MAX % step - 1, log_probs), NOT_ALLOWED);
+    EXPECT(kouling_log_probs(stream, features, SIZE_MAX / step * step, log_probs), NOT_ALLOWED);
+    EXPECT(kouling_log_probs(stream, features, MOST_BYTES / sizeof(float) / mels / step * step + step, log_probs), NOT_ALLOWED);
+    EXPECT(kouling_accept(stream, samples, SIZE_MAX, &used, events, &count), NOT_ALLOWED);
+    EXPECT(kouling_accept(stream, samples, MOST_BYTES / sizeof *samples + 1, &used, events, &count), NOT_ALLOWED);
+    EXPECT(kouling_features(stream, samples, SIZE_MAX, &used, features, 1, &count), NOT_ALLOWED);
     EXPECT(kouling_log_probs(stream, features, 2 * step, log_probs), OK);
     free(events), free(features), free(log_probs), free(stream);
 }

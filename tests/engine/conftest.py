@@ -22,7 +22,8 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler, cc")
     (folder / "empty.c").write_text("int main(void) { return 0; }\n")
-    if subprocess.run(["cc", *SANITIZERS, "-o", folder / "empty", folder / "empty.c"], capture_output=True).returncode:
+    trial: list[str | Path] = ["cc", *SANITIZERS, "-o", folder / "empty", folder / "empty.c"]
+    if subprocess.run(trial, capture_output=True).returncode:
         pytest.skip("needs the sanitizers of cc: libasan and libubsan")
 
     def build(name: str, *sources: str, flags: tuple[str, ...] = ()) -> Path:
