@@ -584,7 +584,7 @@ def test_export_refuses_what_is_no_checkpoint(run: Run, tmp_path: Path, content:
     assert not (tmp_path / "step.onnx").exists()
 
 
-@pytest.mark.parametrize("option", [["--weights", "int4"], ["--commands", "set.toml"]])
+@pytest.mark.parametrize("option", [["--weights", "int4"], ["--commands", "set.toml"], ["--state", "bfloat16"]])
 def test_options_of_another_target_are_refused(run: Run, tmp_path: Path, option: list[str]) -> None:
     outcome = run("export", "model.safetensors", "--target", "onnx", "-o", tmp_path / "x.onnx", *option)
     assert outcome.status == 2 and "go with --target engine, not with --target onnx" in outcome.err

@@ -17,6 +17,7 @@ static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
 void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *memory) {
     const size_t mels = model->mels, width = model->width, channels = model->stem_channels, n = most;
     const size_t window = model->lookahead + model->subsampling, context = model->left_context + 1;
+    const size_t remembered = model->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
     e->model = model;
     e->level = kernels_named(NULL);
     e->most = most;
@@ -24,9 +25,9 @@ void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *
     e->blocks = arena_take(memory, model->layers, sizeof(block_state));
     for (uint32_t i = 0; i < model->layers; i++) {
         block_state b;
-        b.keys = arena_take(memory, context * width, sizeof(float));
-        b.values = arena_take(memory, context * width, sizeof(float));
-        b.past = arena_take(memory, model->kernel * width, sizeof(float));
+        b.keys = arena_take(memory, context * width, remembered);
+        b.values = arena_take(memory, context * width, remembered);
+        b.past = arena_take(memory, model->kernel * width, remembered);
         if (memory->base) e->blocks[i] = b;
     }
     const size_t turned = padded((mels + 4) * window + 3), stem_width = channels * (mels / 4);
@@ -39,7 +40,7 @@ void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *
     e->x = arena_take(memory, n * width, sizeof(float));
     e->h = arena_take(memory, n * width, sizeof(float));
     e->wide = arena_take(memory, n * wide, sizeof(float));
-    e->scores = arena_take(memory, model->heads * padded(context), sizeof(float));
+    e->scores = arena_take(memory, padded(context * attention_lot(model->heads)), sizeof(float));
     e->scale = arena_take(memory, n, sizeof(float));
     e->bytes = arena_take(memory, larger(n * larger(wide, stem_width), larger(turned, positions + 4)), 1);
 }
@@ -49,10 +50,11 @@ void encoder_reset(encoder *e) {
     e->seen = e->key_row = e->past_row = 0;
     memset(e->tail, 0, model->lookahead * model->mels * sizeof(float));
     for (uint32_t i = 0; i < model->layers; i++) {
-        const size_t ring = (size_t)(model->left_context + 1) * model->width * sizeof(float);
+        const size_t size = model->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
+        const size_t ring = (size_t)(model->left_context + 1) * model->width * size;
         memset(e->blocks[i].keys, 0, ring);
         memset(e->blocks[i].values, 0, ring);
-        memset(e->blocks[i].past, 0, (size_t)model->kernel * model->width * sizeof(float));
+        memset(e->blocks[i].past, 0, (size_t)model->kernel * model->width * size);
     }
 }
 
@@ -148,6 +150,20 @@ static void feed_forward(encoder *e, reader *weights, uint32_t frames) {
     multiply_rows(e, &contract, e->wide, frames, e->x, m->width, 1);
 }
 
+/* x into a row of what is remembered, rounded to the nearest bfloat16, half to even, where it is stored as such. */
+static void remember(const model_header *m, const float *x, void *rows, uint32_t row) {
+    const size_t width = m->width, at = row * width;
+    if (m->state == STATE_FLOAT) {
+        memcpy((float *)rows + at, x, width * sizeof(float));
+        return;
+    }
+    for (size_t i = 0; i < width; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        ((uint16_t *)rows)[at + i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    }
+}
+
 static void attention(encoder *e, reader *weights, block_state *state, uint32_t frames) {
     const model_header *m = e->model;
     const uint32_t width = m->width, ring = m->left_context + 1;
@@ -158,11 +174,11 @@ static void attention(encoder *e, reader *weights, block_state *state, uint32_t 
     uint32_t row = e->key_row, seen = e->seen;
     for (uint32_t n = 0; n < frames; n++) {
         const float *query = e->wide + (size_t)n * 3 * width;
-        memcpy(state->keys + (size_t)row * width, query + width, width * sizeof(float));
-        memcpy(state->values + (size_t)row * width, query + 2 * width, width * sizeof(float));
+        remember(m, query + width, state->keys, row);
+        remember(m, query + 2 * width, state->values, row);
         const uint32_t window = seen + 1, first = (row + ring - seen) % ring;
         e->level->attend(query, state->keys, state->values, bias, width, m->heads, window, first, ring, e->scores,
-                         e->h + n * width);
+                         e->h + n * width, m->state == STATE_BFLOAT16);
         row = row + 1 == ring ? 0 : row + 1;
         seen = seen < m->left_context ? seen + 1 : seen;
     }
@@ -179,22 +195,13 @@ static void convolution(encoder *e, reader *weights, block_state *state, uint32_
     multiply_rows(e, &gate, e->h, frames, e->wide, 2 * width, 0);
     uint32_t row = e->past_row;
     for (uint32_t n = 0; n < frames; n++) {
-        e->level->gate(e->wide + (size_t)n * 2 * width, width, state->past + (size_t)row * width);
+        float *h = e->h + n * width;
+        e->level->gate(e->wide + (size_t)n * 2 * width, width, h);
+        remember(m, h, state->past, row);
         row = row + 1 == m->kernel ? 0 : row + 1; /* now the oldest */
-        e->level->depthwise(state->past, taps, bias, width, m->kernel, row, e->h + n * width);
+        e->level->depthwise(state->past, taps, bias, width, m->kernel, row, h, m->state == STATE_BFLOAT16);
     }
     multiply_rows(e, &output, e->h, frames, e->x, width, 1);
-}
-
-static void log_softmax(const float *x, uint32_t count, float *y) {
-    float most = x[0], total = 0.0f, at[LANES];
-    for (uint32_t i = 1; i < count; i++) most = x[i] > most ? x[i] : most;
-    for (uint32_t i = 0; i < count; i += LANES) {
-        lanes_store(at, lanes_exp(lanes_sub(lanes_load(x + i), lanes_all(most)), 0));
-        for (uint32_t k = 0; k < LANES && i + k < count; k++) total += at[k];
-    }
-    lanes_store(at, lanes_log(lanes_all(total)));
-    for (uint32_t i = 0; i < count; i++) y[i] = x[i] - most - at[0];
 }
 
 void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs) {
@@ -214,5 +221,5 @@ void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_
     const linear head = read_linear(&weights, m->units, m->width);
     const size_t stride = padded(m->units);
     multiply_rows(e, &head, e->x, frames, e->wide, stride, 0);
-    for (uint32_t n = 0; n < frames; n++) log_softmax(e->wide + n * stride, m->units, log_probs + (size_t)n * m->units);
+    for (uint32_t n = 0; n < frames; n++) e->level->log_softmax(e->wide + n * stride, m->units, log_probs + (size_t)n * m->units);
 }

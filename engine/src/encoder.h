@@ -14,8 +14,9 @@ typedef struct {
 void *arena_take(arena *from, size_t count, size_t size);
 
 typedef struct {
-    float *keys, *values; /* [left_context + 1][width] rings, where frame n is in row n % (left_context + 1) */
-    float *past;          /* [kernel][width], likewise */
+    /* Floats, or bfloat16 where the model says so. */
+    void *keys, *values; /* [left_context + 1][width] rings, where frame n is in row n % (left_context + 1) */
+    void *past;          /* [kernel][width], likewise */
 } block_state;
 
 typedef struct {

@@ -17,6 +17,13 @@
     const uint8_t *w, size_t block, uint32_t fours, const int32_t *column_sums, const int8_t *x, size_t stride,        \
         uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
 
+KL_INLINE float float_of_half(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* Portable: any C11 compiler, any processor. */
 
 #define LEVEL(name) JOIN(name, portable)
@@ -109,7 +116,7 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #define AVX512_TARGET "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"
 #endif
 #define TARGET __attribute__((target(AVX512_TARGET)))
-#define WIDE 1
+#define WIDE VECTORS
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
 
@@ -166,50 +173,77 @@ static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
 
 #include <cpuid.h>
 
+#define AMX_LEAST 1024 /* rows times blocks times fours: below that, setting up takes longer than it saves */
 #define AMX_BLOCKS 4 /* tiles 0 to 3 hold their sums, 4 and 5 inputs and weights, 6 and 7 what is left of them */
+#define SHAPE(rest) {1, {0}, {64, 64, 64, 64, 64, 64, 4 * (rest), 64}, {0}, {16, 16, 16, 16, 16, 16, 16, rest}, {0}}
+/* Of the tiles, where that many inputs by fours are left; written beforehand, since the processor waits for what is not. */
+static const struct { uint8_t palette, zeros[15]; uint16_t bytes[8], no_bytes[8]; uint8_t rows[8], no_rows[8]; } tile_shapes[16] = {
+    SHAPE(1), SHAPE(2), SHAPE(3), SHAPE(4), SHAPE(5), SHAPE(6), SHAPE(7), SHAPE(8),
+    SHAPE(9), SHAPE(10), SHAPE(11), SHAPE(12), SHAPE(13), SHAPE(14), SHAPE(15), SHAPE(16)};
+#undef SHAPE
+
 #define AMX_TARGET __attribute__((target(AVX512_TARGET ",amx-tile,amx-int8")))
 
-static AMX_TARGET void multiply_amx(const linear *w, const rows_in *x, uint32_t rows, float *y, size_t stride, int add) {
-    if (w->floats || w->multipliers || rows < 16) {
-        multiply_vnni(w, x, rows, y, stride, add);
-        return;
-    }
-    const uint32_t whole = rows / 16 * 16, rest = w->fours % 16;
+/* Sixteen rows and at most AMX_BLOCKS blocks of weights, from row `r` and block `b` on. */
+typedef struct {
+    uint32_t r, b;
+    int32_t sums[AMX_BLOCKS][16][LANES];
+} group;
+
+static AMX_TARGET KL_ALWAYS void finish_amx(const linear *w, const rows_in *x, const group *g, uint32_t i, float *y, size_t stride, int add) {
+    if (g->b + i < w->blocks)
+        finish_vnni(w, g->b + i, x->scale + g->r * x->scale_step, x->scale_step, g->sums[i][0], LANES, 16, y + g->r * stride, stride, add);
+}
+
+/* The sums of a group. Tiles take long: in between, one before it is finished, if there is one. */
+static AMX_TARGET KL_ALWAYS void tiles_amx(const linear *w, const rows_in *x, group *g, const group *before, float *y, size_t stride, int add) {
     const size_t size = (size_t)w->fours * 64;
-    struct { uint8_t palette, start, zeros[14]; uint16_t bytes[16]; uint8_t rows[16]; } shape = {1, 0, {0}, {0}, {0}};
-    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = 16;
-    shape.bytes[6] = (uint16_t)(4 * (rest ? rest : 16)), shape.rows[7] = (uint8_t)(rest ? rest : 16);
-    _tile_loadconfig(&shape);
-    for (uint32_t r = 0; r < whole; r += 16)
-        for (uint32_t b = 0; b < w->blocks; b += AMX_BLOCKS) {
-            const uint32_t wide = w->blocks - b < AMX_BLOCKS ? w->blocks - b : AMX_BLOCKS;
-            const int8_t *in = x->bytes + r * x->stride;
-            const uint8_t *weights = w->weights + b * size;
-            int32_t sums[16][AMX_BLOCKS][LANES];
-            _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+    const uint32_t blocks = w->blocks - g->b;
+    const uint8_t *weights = w->weights + g->b * size;
+    const int8_t *in = x->bytes + g->r * x->stride;
+    _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
 #define ADD(sum, input, weight)                                            \
     do {                                                                   \
-        if (wide <= sum) break;                                            \
+        if (blocks <= sum) break;                                          \
         _tile_loadd(weight, weights + sum * size + 64 * (size_t)k, 64);    \
         _tile_dpbssd(sum, input, weight);                                  \
     } while (0)
-            uint32_t k = 0;
-            for (; k + 16 <= w->fours; k += 16) {
-                _tile_loadd(4, in + 4 * (size_t)k, x->stride);
-                ADD(0, 4, 5); ADD(1, 4, 5); ADD(2, 4, 5); ADD(3, 4, 5);
-            }
-            if (rest) {
-                _tile_loadd(6, in + 4 * (size_t)k, x->stride);
-                ADD(0, 6, 7); ADD(1, 6, 7); ADD(2, 6, 7); ADD(3, 6, 7);
-            }
+    uint32_t k = 0;
+    for (; k + 16 <= w->fours; k += 16) {
+        _tile_loadd(4, in + 4 * (size_t)k, x->stride);
+        ADD(0, 4, 5); ADD(1, 4, 5); ADD(2, 4, 5); ADD(3, 4, 5);
+    }
+    if (k < w->fours) {
+        _tile_loadd(6, in + 4 * (size_t)k, x->stride);
+        ADD(0, 6, 7); ADD(1, 6, 7); ADD(2, 6, 7); ADD(3, 6, 7);
+    }
 #undef ADD
-            const size_t next = sizeof sums[0];
-            _tile_stored(0, sums[0][0], next); _tile_stored(1, sums[0][1], next);
-            _tile_stored(2, sums[0][2], next); _tile_stored(3, sums[0][3], next);
-            for (uint32_t i = 0; i < 16; i++)
-                for (uint32_t j = 0; j < wide; j++)
-                    finish_vnni(w, b + j, x->scale[(r + i) * x->scale_step], sums[i][j], y + (r + i) * stride, add);
+#define STORE(i)                                                        \
+    do {                                                                \
+        if (before) finish_amx(w, x, before, i, y, stride, add);        \
+        _tile_stored(i, g->sums[i][0], 64);                             \
+    } while (0)
+    STORE(0); STORE(1); STORE(2); STORE(3);
+#undef STORE
+}
+
+static AMX_TARGET void multiply_amx(const linear *w, const rows_in *x, uint32_t rows, float *y, size_t stride, int add) {
+    if (w->floats || w->multipliers || rows < 16 || rows * w->blocks * w->fours < AMX_LEAST) {
+        multiply_vnni(w, x, rows, y, stride, add);
+        return;
+    }
+    const uint32_t whole = rows / 16 * 16, rest = w->fours % 16 ? w->fours % 16 : 16;
+    _tile_loadconfig(&tile_shapes[rest - 1]);
+    group groups[2];
+    const group *before = NULL;
+    for (uint32_t r = 0; r < whole; r += 16)
+        for (uint32_t b = 0; b < w->blocks; b += AMX_BLOCKS) {
+            group *now = before == &groups[0] ? &groups[1] : &groups[0];
+            now->r = r, now->b = b;
+            tiles_amx(w, x, now, before, y, stride, add);
+            before = now;
         }
+    for (uint32_t i = 0; i < AMX_BLOCKS; i++) finish_amx(w, x, before, i, y, stride, add);
     _tile_release();
     if (whole == rows) return;
     rows_in left = *x;
@@ -219,7 +253,7 @@ static AMX_TARGET void multiply_amx(const linear *w, const rows_in *x, uint32_t 
 }
 
 static const kernels kernels_amx = {"avx512-amx", log_mel_vnni, quantize_vnni, multiply_amx, normalize_vnni, silu_vnni, gate_vnni,
-                                    attend_vnni, depthwise_vnni};
+                                    attend_vnni, depthwise_vnni, log_softmax_vnni};
 
 /* Linux gives a process the registers of AMX when it asks for them (arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA). */
 static int amx_is_given(void) {

@@ -13,6 +13,14 @@ typedef struct {
     size_t stride; /* from one row to the next, in numbers */
 } rows_in;
 
+/* Numbers kept for a key's heads: a power of two of them, for all vectors to be alike, or whole vectors. */
+#define ATTENTION_MAX_LOT 64
+static inline uint32_t attention_lot(uint32_t heads) {
+    uint32_t lot = 1;
+    while (lot < heads) lot = lot < 16 ? 2 * lot : lot + 16;
+    return lot;
+}
+
 typedef struct {
     const char *name;
     /* 25 ms of samples -> one feature frame. */
@@ -27,12 +35,16 @@ typedef struct {
     void (*silu)(float *x, size_t count);
     /* y = first half of x, times the sigmoid of its second half */
     void (*gate)(const float *x, uint32_t width, float *y);
-    /* One query against `window` keys and values, the oldest at row `first` of a ring of `ring` rows. */
-    void (*attend)(const float *query, const float *keys, const float *values, const float *bias, uint32_t width,
-                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, float *scores, float *y);
+    /* What is remembered, of keys, values and the past, is bfloat16 where `brief` is 1. */
+    /* One query against `window` keys and values, the oldest at row `first` of a ring of `ring` rows. bias: of every
+     * distance, the farthest first, and every head. */
+    void (*attend)(const float *query, const void *keys, const void *values, const float *bias, uint32_t width,
+                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, float *scores, float *y, int brief);
     /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the weights of their age) */
-    void (*depthwise)(const float *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
-                      uint32_t first, float *y);
+    void (*depthwise)(const void *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
+                      uint32_t first, float *y, int brief);
+    /* y = ln of softmax(x). x may be read up to the next multiple of 16. */
+    void (*log_softmax)(const float *x, uint32_t count, float *y);
 } kernels;
 
 /* The level of that name, or NULL where this processor has not got it; the fastest one it has for NULL. */

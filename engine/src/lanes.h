@@ -28,6 +28,8 @@
  * it, inlined or not. */
 #if defined(__clang__) ? !defined(__x86_64__) || defined(__AVX512F__) : defined(__GNUC__) && __GNUC__ >= 9
 
+#define VECTORS 1
+
 typedef float lanes __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
 typedef uint32_t bits __attribute__((vector_size(64))); /* of floats that may be no numbers: sums of them may overflow */
@@ -35,6 +37,8 @@ typedef int16_t shorts __attribute__((vector_size(32)));
 typedef int8_t bytes __attribute__((vector_size(16)));
 typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
 typedef int32_t ints_at __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t halves_at __attribute__((vector_size(32), aligned(2), may_alias));
+typedef uint32_t wholes __attribute__((vector_size(64)));
 typedef int8_t bytes_at __attribute__((vector_size(16), aligned(1), may_alias));
 
 KL_INLINE lanes lanes_load(const float *p) { return *(const lanes_at *)p; }
@@ -45,18 +49,20 @@ KL_INLINE lanes lanes_add(lanes a, lanes b) { return a + b; }
 KL_INLINE lanes lanes_sub(lanes a, lanes b) { return a - b; }
 KL_INLINE lanes lanes_mul(lanes a, lanes b) { return a * b; }
 KL_INLINE lanes lanes_div(lanes a, lanes b) { return a / b; }
-/* wide: whether the processor's vectors are as wide as these. GCC compares narrower ones number by number, so there the
- * sign of a difference decides, which comes to the same. */
-KL_INLINE lanes lanes_max(lanes a, lanes b, const int wide) {
-    const ints other = wide ? (ints)(a < b) : (ints)(a - b) >> 31;
+/* Vectors narrower than these GCC compares number by number, so there the sign of a difference decides, which comes to
+ * the same. */
+KL_INLINE lanes lanes_max(lanes a, lanes b) {
+    const ints other = (ints)(a - b) >> 31;
     return (lanes)(((ints)b & other) | ((ints)a & ~other));
 }
-KL_INLINE lanes lanes_min(lanes a, lanes b, const int wide) {
-    const ints other = wide ? (ints)(b < a) : (ints)(b - a) >> 31;
+KL_INLINE lanes lanes_min(lanes a, lanes b) {
+    const ints other = (ints)(b - a) >> 31;
     return (lanes)(((ints)b & other) | ((ints)a & ~other));
 }
 KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 #define lanes_of_ints(p) __builtin_convertvector(*(const ints_at *)(const void *)(p), lanes)
+/* bfloat16 -> floats */
+#define lanes_of_halves(p) ((lanes)(__builtin_convertvector(*(const halves_at *)(const void *)(p), wholes) << 16))
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
 KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((bits)x + ((bits)magic_n << 23)); }
 /* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
@@ -66,7 +72,7 @@ KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
     *fraction = (lanes)((bits)x - ((bits)n << 23));
 }
 /* The lowest byte of each float's bits. */
-#define lanes_store_bytes(p, x) \
+#define lanes_store_bytes_by_halves(p, x) \
     (*(bytes_at *)(p) = __builtin_convertvector(__builtin_convertvector((ints)(x), shorts), bytes))
 KL_INLINE float lanes_sum(lanes x) {
     typedef float half __attribute__((vector_size(32)));
@@ -92,7 +98,34 @@ KL_INLINE float lanes_largest(lanes x) {
     return n0 > n1 ? n0 : n1;
 }
 
+/* Which of two vectors' numbers a vector is made of. For sums by halves: the lower half of every `g` * 2 numbers, the upper
+ * half of them. Macros for the same reason, and only for vectors as wide as the processor's. */
+#define PICK_LOW(g) (const ints){PICK_EACH(g, 0)}
+#define PICK_HIGH(g) (const ints){PICK_EACH(g, g)}
+#define PICK_EACH(g, up) \
+    PICK(0, g) + up, PICK(1, g) + up, PICK(2, g) + up, PICK(3, g) + up, PICK(4, g) + up, PICK(5, g) + up, PICK(6, g) + up, PICK(7, g) + up, \
+    PICK(8, g) + up, PICK(9, g) + up, PICK(10, g) + up, PICK(11, g) + up, PICK(12, g) + up, PICK(13, g) + up, PICK(14, g) + up, PICK(15, g) + up
+#define PICK(i, g) ((i) / (g) * 2 * (g) + (i) % (g))
+#define lanes_pick(a, b, which) __builtin_shuffle(a, b, which)
+/* Four vectors -> their four sums, each as lanes_sum makes it. */
+KL_INLINE void lanes_sum_four(const lanes *x, float *sums) {
+    typedef float half __attribute__((vector_size(32)));
+    typedef float quarter __attribute__((vector_size(16)));
+    quarter by_two[4];
+    for (int i = 0; i < 4; i++) {
+        half h[2], a;
+        quarter q[2];
+        memcpy(h, &x[i], sizeof x[i]);
+        a = h[0] + h[1];
+        memcpy(q, &a, sizeof a);
+        by_two[i] = q[0] + q[1];
+    }
+    for (int i = 0; i < 4; i++) sums[i] = (by_two[i][0] + by_two[i][2]) + (by_two[i][1] + by_two[i][3]);
+}
+
 #else
+
+#define VECTORS 0
 
 typedef struct { float v[LANES]; } lanes;
 #define KL_EACH(expression) do { lanes r_; for (int i = 0; i < LANES; i++) r_.v[i] = (expression); return r_; } while (0)
@@ -105,10 +138,11 @@ KL_INLINE lanes lanes_add(lanes a, lanes b) { KL_EACH(a.v[i] + b.v[i]); }
 KL_INLINE lanes lanes_sub(lanes a, lanes b) { KL_EACH(a.v[i] - b.v[i]); }
 KL_INLINE lanes lanes_mul(lanes a, lanes b) { KL_EACH(a.v[i] * b.v[i]); }
 KL_INLINE lanes lanes_div(lanes a, lanes b) { KL_EACH(a.v[i] / b.v[i]); }
-KL_INLINE lanes lanes_max(lanes a, lanes b, const int wide) { (void)wide; KL_EACH(a.v[i] < b.v[i] ? b.v[i] : a.v[i]); }
-KL_INLINE lanes lanes_min(lanes a, lanes b, const int wide) { (void)wide; KL_EACH(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
+KL_INLINE lanes lanes_max(lanes a, lanes b) { KL_EACH(a.v[i] < b.v[i] ? b.v[i] : a.v[i]); }
+KL_INLINE lanes lanes_min(lanes a, lanes b) { KL_EACH(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_abs(lanes a) { KL_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_of_ints(const int32_t *p) { KL_EACH((float)p[i]); }
+KL_INLINE lanes lanes_of_halves(const uint16_t *p) { KL_EACH(bits_float((int32_t)((uint32_t)p[i] << 16))); }
 KL_INLINE lanes lanes_scale(lanes x, lanes n) {
     KL_EACH(bits_float((int32_t)((uint32_t)float_bits(x.v[i]) + ((uint32_t)float_bits(n.v[i]) << 23))));
 }
@@ -120,13 +154,16 @@ KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
         fraction->v[i] = bits_float((int32_t)(bits - ((uint32_t)n << 23)));
     }
 }
-KL_INLINE void lanes_store_bytes(int8_t *p, lanes x) {
+KL_INLINE void lanes_store_bytes_by_halves(int8_t *p, lanes x) {
     for (int i = 0; i < LANES; i++) p[i] = (int8_t)(float_bits(x.v[i]) & 0xff);
 }
 KL_INLINE float lanes_sum(lanes x) {
     for (int half = LANES / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) x.v[i] += x.v[i + half];
     return x.v[0];
+}
+KL_INLINE void lanes_sum_four(const lanes *x, float *sums) {
+    for (int i = 0; i < 4; i++) sums[i] = lanes_sum(x[i]);
 }
 KL_INLINE float lanes_largest(lanes x) {
     float most = x.v[0];
@@ -138,44 +175,5 @@ KL_INLINE float lanes_largest(lanes x) {
 
 /* Adding and subtracting 1.5 * 2^23 rounds to a whole number, half to even; between the two, the lowest bits are it. */
 #define ROUND 12582912.0f
-
-/* e^x = 2^n 2^f, f from -1/2 to 1/2, relative error below 2.5e-7 + 4e-8 |x|; x is taken as at most 88 and at least -87. */
-KL_INLINE lanes lanes_exp(lanes x, const int wide) {
-    x = lanes_max(lanes_min(lanes_mul(x, lanes_all(1.44269504f)), lanes_all(127.0f), wide), lanes_all(-126.0f), wide);
-    const lanes shifted = lanes_add(x, lanes_all(ROUND));
-    const lanes f = lanes_sub(x, lanes_sub(shifted, lanes_all(ROUND)));
-    lanes p = lanes_all(1.3266970e-3f); /* least squares of the relative error at Chebyshev's points */
-    p = lanes_add(lanes_mul(p, f), lanes_all(9.6754599e-3f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(5.5507425e-2f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(2.4022122e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(6.9314694e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(1.0000001f));
-    return lanes_scale(p, shifted);
-}
-
-/* ln x for x above 0, relative error below 1e-7 or so; Cephes' logf. */
-KL_INLINE lanes lanes_log(lanes x) {
-    lanes exponent, f;
-    lanes_split(x, &exponent, &f); /* x = 2^exponent * f, f from sqrt(1/2) to sqrt(2) */
-    f = lanes_sub(f, lanes_all(1.0f));
-    const lanes square = lanes_mul(f, f);
-    lanes p = lanes_all(7.0376836292e-2f);
-    p = lanes_add(lanes_mul(p, f), lanes_all(-1.1514610310e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(1.1676998740e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(-1.2420140846e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(1.4249322787e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(-1.6668057665e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(2.0000714765e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(-2.4999993993e-1f));
-    p = lanes_add(lanes_mul(p, f), lanes_all(3.3333331174e-1f));
-    p = lanes_mul(lanes_mul(p, f), square);
-    p = lanes_add(p, lanes_mul(exponent, lanes_all(-2.12194440e-4f)));
-    p = lanes_sub(p, lanes_mul(square, lanes_all(0.5f)));
-    return lanes_add(lanes_add(f, p), lanes_mul(exponent, lanes_all(0.693359375f)));
-}
-
-KL_INLINE lanes lanes_sigmoid(lanes x, const int wide) {
-    return lanes_div(lanes_all(1.0f), lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_all(0.0f), x), wide)));
-}
 
 #endif

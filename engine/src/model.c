@@ -161,7 +161,7 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && within(m->left_context, 1, 4096, 1) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->log_scale > 0 &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_BFLOAT16 && m->log_scale > 0 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     const int sections = is_section(m->tables_at, 0, sizeof(model_header), m->file_bytes) &&
                          is_section(m->weights_at, 0, m->tables_at, m->file_bytes) &&

@@ -11,6 +11,7 @@
 #define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
 enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
+enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 
 /* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */
@@ -23,7 +24,8 @@ typedef struct {
     float log_floor, log_scale;
     uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
     uint32_t priming_frames; /* encoder frames of silence with which a stream begins */
-    uint32_t reserved[4];
+    uint32_t state; /* how a stream stores what attention and convolution remember */
+    uint32_t reserved[3];
 } model_header;
 
 /* CRC-32 (IEEE 802.3), as zlib's. */

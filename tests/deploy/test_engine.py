@@ -36,11 +36,11 @@ def speech() -> Samples:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model: Path) -> Callable[..., Engine]:
-    """tiny(weights): the tiny model in the engine."""
+    """tiny(weights, state): the tiny model in the engine."""
 
-    def make(weights: str) -> Engine:
-        path = tiny_model / f"{weights}.kouling"
-        engine.export(tiny_model / "model.safetensors", path, weights)
+    def make(weights: str, state: str = "float") -> Engine:
+        path = tiny_model / f"{weights}-{state}.kouling"
+        engine.export(tiny_model / "model.safetensors", path, weights, state=state)
         return Engine(path)
 
     return make
@@ -153,6 +153,24 @@ def test_heads_and_channels_of_any_number_are_run(
     expected = Recognizer(OnnxRunner(tiny_model / "step.onnx")).log_probs(samples)
     found = tiny(weights).recognizer().log_probs(samples)
     assert signal_to_noise_db(expected, found) > {"float": 70, "int8": 15, "int4": 5}[weights]
+
+
+# State
+
+
+@pytest.mark.parametrize("model", ["en-small", "en-base"])
+def test_a_state_in_bfloat16_takes_half_and_hears_the_same(model: str, speech: Samples, tmp_path: Path) -> None:
+    engine.export(recognizer.MODELS / model / "model.safetensors", tmp_path / "m.kouling", state="bfloat16")
+    exact, brief = recognizer.load(model), recognizer.load(tmp_path / "m.kouling")
+    assert signal_to_noise_db(exact.log_probs(speech), brief.log_probs(speech)) > 30
+    expected, found = hear(exact, speech, 1600), hear(brief, speech, 1600)
+    assert [command.name for command in found] == [command.name for command in expected]
+
+
+def test_a_state_in_bfloat16_of_heads_of_any_size(tiny: Callable[..., Engine], voice: Callable[..., Samples]) -> None:
+    samples = voice(96000, 1)
+    exact, brief = (tiny("float", state).recognizer().log_probs(samples) for state in ("float", "bfloat16"))
+    assert 30 < signal_to_noise_db(exact, brief) < 90  # rounded, but no more
 
 
 # Streams

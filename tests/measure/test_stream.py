@@ -85,6 +85,16 @@ def test_noise_runs_through_the_stream_at_its_snr(clips: Path, tmp_path: Path, r
     assert np.ptp(levels_db) < 6.0
 
 
+def test_every_command_is_at_the_snr_however_it_was_recorded(clips: Path, tune: Tune) -> None:
+    for label in NAMES:
+        for take in range(6):
+            level = 0.05 + 0.15 * take
+            audio.write(clips / label / f"{take}.wav", (tune(label) * level).astype(np.int16))
+    samples, spoken = compose(clips, NAMES, 0.25, 12, snr_db=60.0, noises=None)
+    peaks = [np.abs(samples[round(s.start_s * 16000) : round(s.end_s * 16000)].astype(int)).max() for s in spoken]
+    assert max(peaks) < 1.1 * min(peaks)
+
+
 def test_the_same_seed_makes_the_same_stream(clips: Path) -> None:
     first, spoken = compose(clips, NAMES, 0.25, 5, 10.0, None, seed=1)
     again, spoken_again = compose(clips, NAMES, 0.25, 5, 10.0, None, seed=1)

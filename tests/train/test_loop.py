@@ -347,7 +347,7 @@ def test_start_from_copies_the_encoder_and_the_rows_of_shared_units(
     torch.manual_seed(1)
     model = Encoder(tiny_recipe().config, len(units))
     fresh = {key: value.clone() for key, value in model.state_dict().items()}
-    start_from(model, units, path)
+    start_from(model, units, [path])
     new, given = model.state_dict(), old.state_dict()
     for key in fresh:
         if not key.startswith("head."):
@@ -365,11 +365,27 @@ def test_start_from_copies_the_encoder_and_the_rows_of_shared_units(
             torch.testing.assert_close(new[key][row], expected, rtol=0, atol=0)
 
 
+def test_several_checkpoints_start_as_their_mean(
+    initial: Callable[..., tuple[Path, Encoder]], tiny_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    path, old = initial((BLANK, UNKNOWN, "hum"))
+    info, weights = checkpoint.load(path)
+    doubled, units = tmp_path / "doubled.safetensors", (BLANK, UNKNOWN, "rise", "hum")
+    checkpoint.save(doubled, info, {key: 2 * value for key, value in weights.items()})
+    model = Encoder(tiny_recipe().config, len(units))
+    fresh = model.state_dict()["head.weight"].clone()
+    start_from(model, units, [path, doubled])
+    new, given = model.state_dict(), old.state_dict()
+    torch.testing.assert_close(new["stem.patch.weight"], 1.5 * given["stem.patch.weight"])
+    torch.testing.assert_close(new["head.weight"][3], 1.5 * given["head.weight"][2])
+    torch.testing.assert_close(new["head.weight"][2], fresh[2])  # a word that neither knows
+
+
 def test_a_recipe_starts_from_its_initial_checkpoint(
     initial: Callable[..., tuple[Path, Encoder]], train: Train
 ) -> None:
     path, old = initial((BLANK, UNKNOWN, "hum"))
-    trainer = train(initial=str(path))
+    trainer = train(initial=[str(path)])
     for key in ("stem.patch.weight", "blocks.1.attention.output.weight"):
         torch.testing.assert_close(trainer.model.state_dict()[key], old.state_dict()[key], rtol=0, atol=0)
         torch.testing.assert_close(trainer.averaged[key], old.state_dict()[key], rtol=0, atol=0)
@@ -384,5 +400,5 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name(
     path, _ = initial((BLANK, UNKNOWN), config={**config, "encoder": {**config["encoder"], **encoder}})
     model = Encoder(tiny_recipe(config=config).config, 2)
     with pytest.raises(ValueError) as caught:
-        start_from(model, (BLANK, UNKNOWN), path)
+        start_from(model, (BLANK, UNKNOWN), [path])
     assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value).splitlines()) == 1

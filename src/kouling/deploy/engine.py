@@ -80,13 +80,19 @@ class EngineRecognizer(Recognizer):
         ]
 
 
-def export(checkpoint_path: Path, output: Path, weights: str = "int8", command_set: Path | None = None) -> None:
+def export(
+    checkpoint_path: Path,
+    output: Path,
+    weights: str = "int8",
+    command_set: Path | None = None,
+    state: str = "float",
+) -> None:
     """Write a checkpoint as a model file of the engine, with the commands that it listens for: those of a TOML file, or
-    every word of the model.
+    every word of the model. weights: "int8", "int4" or "float"; state, what a stream remembers: "float" or "bfloat16".
 
     Raises: ValueError where the checkpoint or the command set is unusable, or the model's shape is none that the engine
     runs; OSError where the file cannot be written.
     """
     info, tensors = checkpoint.load(checkpoint_path)
     chosen = commands.load(command_set, info.units) if command_set else commands.every_unit(info.units)
-    checkpoint.write_whole(output, model_file.pack(info, tensors, chosen, weights))
+    checkpoint.write_whole(output, model_file.pack(info, tensors, chosen, weights, state))

@@ -30,16 +30,28 @@ COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
 SCHEMES = {"float": 0, "int8": 1, "int4": 2}
+STATES = {"float": 0, "bfloat16": 1}
 GROUP = 32  # inputs that share a multiplier in int4
 MAX_WINDOW = 64
 
 Floats = NDArray[np.float64]
 
 
-def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: CommandSet, scheme: str = "int8") -> bytes:
-    """The model file as bytes. Raises: ValueError where the model's shape is none that the engine runs."""
+def pack(
+    info: ModelInfo,
+    weights: Mapping[str, NDArray[Any]],
+    command_set: CommandSet,
+    scheme: str = "int8",
+    state: str = "float",
+) -> bytes:
+    """The model file as bytes. scheme: of the weights; state: of what attention and convolution remember.
+
+    Raises: ValueError where the model's shape is none that the engine runs.
+    """
     if scheme not in SCHEMES:
         raise ValueError(f"weights are {scheme!r}; allowed: {', '.join(SCHEMES)}")
+    if state not in STATES:
+        raise ValueError(f"the state is {state!r}; allowed: {', '.join(STATES)}")
     encoder, features = info.config.encoder, info.config.features
     _check(info)
     tables = b"".join(map(_aligned, _feature_tables(info)))
@@ -66,7 +78,7 @@ def pack(info: ModelInfo, weights: Mapping[str, NDArray[Any]], command_set: Comm
     sections = (tables_at, weights_at, commands_at, len(own), text_at, len(text))
     priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
     scales = (features.log_floor, features.log_scale)
-    header = struct.pack(f"<{len(fields)}I2f{len(sections)}II", *fields, *scales, *sections, priming)
+    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I2I", *fields, *scales, *sections, priming, STATES[state])
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + tables + body + own + _aligned(text))
 
 
@@ -227,7 +239,7 @@ class _Packer:
         scale[:width] = (width / heads) ** -0.5
         self.linear(weight * scale[:, None], bias * scale)
         self.linear(*self.layer(f"{name}.attention.output"))
-        self.floats(self.weights[f"{name}.attention.distance_bias"])
+        self.floats(self.weights[f"{name}.attention.distance_bias"].T[::-1])  # the farthest first
         self.convolution(f"{name}.convolution")
         self.feed_forward(f"{name}.feed_forward_out")
         for values in self.layer(f"{name}.norm"):

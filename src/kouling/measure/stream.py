@@ -56,8 +56,8 @@ def compose(
 ) -> tuple[NDArray[np.int16], list[Spoken]]:
     """A stream of `count` commands drawn from the clips of `folder`, spread over `minutes`, in noise throughout.
 
-    The noise, recordings from `noises` one after the other or pink, is `snr_db` below the mean level of the speech.
-    Clips are said again where there are fewer.
+    Every command is brought to the level of the middle one, and the noise, recordings from `noises` one after the other
+    or pink, is `snr_db` below it. Clips are said again where there are fewer.
     Raises: ValueError where the folder holds no clip of a command, or the commands do not fit.
     """
     if not 0 < minutes <= LONGEST_MINUTES or count < 1 or not -200 <= snr_db <= 200:
@@ -73,7 +73,8 @@ def compose(
     total = round(minutes * 60 * SAMPLE_RATE_HZ)
     slot = total // count
     stream = np.zeros(total, dtype=np.float32)
-    spoken, powers = [], []
+    spoken: list[Spoken] = []
+    said: list[tuple[slice, float]] = []  # where a clip lies, and its level
     for number, index in enumerate(np.resize(rng.permutation(len(clips)), count)):
         label, name, file = clips[index]
         samples = audio.read(file, name)
@@ -85,9 +86,11 @@ def compose(
         stream[start : start + len(samples)] += samples
         first, last = noise.speech_bounds(samples)
         spoken.append(Spoken(label, (start + first) / SAMPLE_RATE_HZ, (start + last) / SAMPLE_RATE_HZ))
-        powers.append(noise.speech_rms(samples) ** 2)
-    level = np.sqrt(np.mean(powers)) * 10 ** (-snr_db / 20)
-    stream += np.float32(level) * _background(total, noises, rng)
+        said.append((slice(start, start + len(samples)), max(noise.speech_rms(samples), 1.0)))
+    level = float(np.median([own for _, own in said]))
+    for place, own in said:
+        stream[place] *= np.float32(level / own)
+    stream += np.float32(level * 10 ** (-snr_db / 20)) * _background(total, noises, rng)
     return noise.to_int16(stream), spoken
 
 

@@ -45,7 +45,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
         if recipe.initial:
-            start_from(self.model, self.units, Path(recipe.initial))
+            start_from(self.model, self.units, [Path(name) for name in recipe.initial])
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, recipe.training.weight_decay),
@@ -306,27 +306,36 @@ def rate_at(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) + 1e-3
 
 
-def start_from(model: Encoder, units: Sequence[str], path: Path) -> None:
+def start_from(model: Encoder, units: Sequence[str], paths: Sequence[Path]) -> None:
     """Copy what fits from a checkpoint: the whole encoder, and the output rows of the units that both know.
 
-    Raises: ValueError where the checkpoint's encoder has another shape.
+    From several their mean: runs that went on from one another make a better start together (Wortsman et al. 2022,
+    "Model soups").
+
+    Raises: ValueError where a checkpoint's encoder has another shape.
     """
-    info, weights = checkpoint.load(path)
     own = model.state_dict()
-    for key in own.keys() - weights.keys():
-        if not key.endswith("num_batches_tracked"):
-            raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
-    for key, value in weights.items():
-        tensor = torch.from_numpy(value.astype(np.float32))
-        if key.startswith("head."):
-            for row, unit in enumerate(info.units):
-                if unit in units:
-                    own[key][list(units).index(unit)] = tensor[row]
-        elif key not in own or own[key].shape != tensor.shape:
-            raise ValueError(f"{path}: its {key} does not fit the encoder of this recipe")
-        else:
-            own[key].copy_(tensor)
-    model.load_state_dict(own)
+    total = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in own.items()}
+    for path in paths:
+        info, weights = checkpoint.load(path)
+        for key in own.keys() - weights.keys():
+            if not key.endswith("num_batches_tracked"):
+                raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
+        fitting = dict(own)
+        for key, value in weights.items():
+            tensor = torch.from_numpy(value.astype(np.float32))
+            if key.startswith("head."):
+                fitting[key] = own[key].clone()
+                for row, unit in enumerate(info.units):
+                    if unit in units:
+                        fitting[key][list(units).index(unit)] = tensor[row]
+            elif key not in own or own[key].shape != tensor.shape:
+                raise ValueError(f"{path}: its {key} does not fit the encoder of this recipe")
+            else:
+                fitting[key] = tensor
+        for key, tensor in fitting.items():
+            total[key] += tensor / len(paths)
+    model.load_state_dict(total)
 
 
 def best_of(history: list[dict[str, float]]) -> int:

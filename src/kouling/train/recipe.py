@@ -128,7 +128,7 @@ class Recipe:
     units: list[str] = field(default_factory=list)  # words; blank and unknown are added
     seed: int = 0
     preset: str = "base"
-    initial: str = ""  # checkpoint whose encoder training starts from; its units may differ
+    initial: list[str] = field(default_factory=list)  # checkpoints whose encoders' mean is the start; units may differ
     aligner: str = ""  # checkpoint that tells which recordings hold their word, and where it ends; see align.py
     config: Config = field(default_factory=Config)
     source: tuple[Source, ...] = ()
