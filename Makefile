@@ -12,8 +12,7 @@ ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python
 CLANG ?= clang
 FUZZ_SECONDS ?= 1200
 CORPUS := engine/fuzz/corpus
-# The processor's own vectors, so that the engine is compiled as GCC compiles it, and twice as fast.
-FUZZ_FLAGS := -std=c11 -O2 -g -ffp-contract=off $(if $(filter x86_64,$(shell uname -m)),-march=native) -D_DEFAULT_SOURCE \
+FUZZ_FLAGS := -std=c11 -O2 -g -ffp-contract=off -D_DEFAULT_SOURCE \
   -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iengine -Iengine/src -DGOOD_MODEL='"$(CORPUS)/seed-small"'
 
 .DEFAULT_GOAL := help

@@ -69,7 +69,7 @@ static void change_shape(model_header *m, uint8_t *kinds, uint32_t *random) {
         {&m->mels, 4, 2, 5},        {&m->layers, 1, 1, 3},       {&m->heads, 1, 1, 16},        {&m->width, 16, 1, 4},
         {&m->kernel, 1, 2, 20},     {&m->inner, 16, 1, 4},       {&m->stem_channels, 16, 1, 3}, {&m->stem_layers, 1, 0, 2},
         {&m->subsampling, 1, 1, 8}, {&m->lookahead, 1, 0, 16},   {&m->step_frames, 1, 1, 64},  {&m->left_context, 1, 1, 80},
-        {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}};
+        {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}, {&m->state, 1, STATE_FLOAT, STATE_BFLOAT16}};
     const uint32_t i = draw(random, sizeof fields / sizeof *fields + 6);
     if (i >= sizeof fields / sizeof *fields) {
         kinds[draw(random, m->linears)] = (uint8_t)draw(random, WEIGHTS_INT4 + 1);

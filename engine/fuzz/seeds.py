@@ -31,13 +31,13 @@ SMALLEST: dict[str, Any] = {
     "streaming_step_size": 4,
     "max_cached_frames": 20,
 }
-# Scheme of the weights, mels, and what differs from the smallest.
-SHAPES: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "small": ("int8", 8, {}),
-    "heads": ("float", 8, {"attention_heads": 4, "conv_kernel_size": 5, "max_cached_frames": 80}),
-    "deep": ("int8", 12, {"layers": 2, "stem_layers": 1, "streaming_chunk_size": 16, "streaming_step_size": 16}),
-    "fine": ("int8", 16, {"subsampling": 1, "streaming_chunk_size": 3, "streaming_step_size": 3}),
-    "wide": ("int4", 8, {"hidden_size": 32, "attention_heads": 2, "stem_channels": 32}),
+# How weights and state are stored, mels, and what differs from the smallest.
+SHAPES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
+    "small": ("int8", "float", 8, {}),
+    "heads": ("float", "bfloat16", 8, {"attention_heads": 4, "conv_kernel_size": 5, "max_cached_frames": 80}),
+    "deep": ("int8", "float", 12, {"layers": 2, "stem_layers": 1, "streaming_chunk_size": 16, "streaming_step_size": 16}),
+    "fine": ("int8", "bfloat16", 16, {"subsampling": 1, "streaming_chunk_size": 3, "streaming_step_size": 3}),
+    "wide": ("int4", "float", 8, {"hidden_size": 32, "attention_heads": 2, "stem_channels": 32}),
 }
 EAGER = {"threshold": 0.01, "refractory_s": 0.0, "hesitation_s": 0.0}
 SETS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ SETS: dict[str, dict[str, Any]] = {
 
 def make_model(name: str) -> tuple[ModelInfo, dict[str, Any]]:
     """A model of random weights, loud in its opinions, that is primed with few frames."""
-    _, mels, changes = SHAPES[name]
+    _, _, mels, changes = SHAPES[name]
     config = Config(features=FeatureConfig(num_mels=mels), encoder=EncoderConfig(**{**SMALLEST, **changes}))
     torch.manual_seed(3)
     state = Encoder(config, len(UNITS)).state_dict()
@@ -75,9 +75,9 @@ def main() -> None:
     CORPUS.mkdir(exist_ok=True)
     for old in CORPUS.glob("seed-*"):
         old.unlink()
-    for name, (scheme, _, _) in SHAPES.items():
+    for name, (scheme, state, _, _) in SHAPES.items():
         info, weights = make_model(name)
-        (CORPUS / f"seed-{name}").write_bytes(model_file.pack(info, weights, make_set("phrases"), scheme))
+        (CORPUS / f"seed-{name}").write_bytes(model_file.pack(info, weights, make_set("phrases"), scheme, state))
     for name in SETS:
         (CORPUS / f"seed-set-{name}").write_bytes(model_file.pack_commands(make_model("small")[0], make_set(name)))
 

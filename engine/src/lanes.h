@@ -24,21 +24,19 @@
 
 #define KL_INLINE static KL_ALWAYS
 
-/* Not Clang's on x86-64, unless all is built for AVX-512: it hands no vectors of 64 bytes to functions that may not use
- * it, inlined or not. */
-#if defined(__clang__) ? !defined(__x86_64__) || defined(__AVX512F__) : defined(__GNUC__) && __GNUC__ >= 9
+/* Not Clang's on x86-64: it hands no vectors of 64 bytes to functions that may not use AVX-512, inlined or not. */
+#if defined(__clang__) ? !defined(__x86_64__) : defined(__GNUC__) && __GNUC__ >= 9
 
 #define VECTORS 1
 
 typedef float lanes __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
-typedef uint32_t bits __attribute__((vector_size(64))); /* of floats that may be no numbers: sums of them may overflow */
 typedef int16_t shorts __attribute__((vector_size(32)));
 typedef int8_t bytes __attribute__((vector_size(16)));
 typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
 typedef int32_t ints_at __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t halves_at __attribute__((vector_size(32), aligned(2), may_alias));
-typedef uint32_t wholes __attribute__((vector_size(64)));
+typedef uint32_t wholes __attribute__((vector_size(64))); /* also bits of floats that may be no numbers: sums may overflow */
 typedef int8_t bytes_at __attribute__((vector_size(16), aligned(1), may_alias));
 
 KL_INLINE lanes lanes_load(const float *p) { return *(const lanes_at *)p; }
@@ -64,12 +62,12 @@ KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 /* bfloat16 -> floats */
 #define lanes_of_halves(p) ((lanes)(__builtin_convertvector(*(const halves_at *)(const void *)(p), wholes) << 16))
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
-KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((bits)x + ((bits)magic_n << 23)); }
+KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((wholes)x + ((wholes)magic_n << 23)); }
 /* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
 KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
-    const ints n = (ints)((bits)x - 0x3f3504f3) >> 23;
+    const ints n = (ints)((wholes)x - 0x3f3504f3) >> 23;
     *exponent = __builtin_convertvector(n, lanes);
-    *fraction = (lanes)((bits)x - ((bits)n << 23));
+    *fraction = (lanes)((wholes)x - ((wholes)n << 23));
 }
 /* The lowest byte of each float's bits. */
 #define lanes_store_bytes_by_halves(p, x) \
