@@ -12,7 +12,8 @@
 #include "kouling.h"
 
 #define MOST_MEMORY ((size_t)4 << 20) /* of a stream; larger ones take long and show nothing new */
-#define MOST_WORK ((size_t)1 << 28)   /* of an input, about the multiplications; some tenths of a second */
+#define MOST_WORK ((size_t)1 << 27)   /* of an input, about the multiplications; some hundredths of a second */
+#define AGAIN_OF 4                    /* inputs, one is run again, with something else in its memory before */
 
 #define REQUIRE(what) ((what) ? (void)0 : (fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what), abort()))
 
@@ -216,8 +217,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     counts.inputs++;
     counts.opened += status == KOULING_OK;
     if (status == KOULING_OK) {
-        const uint32_t hash = listen(&model, commands, bytes, script, steps ? steps : sizeof usual, 0x00);
-        REQUIRE(hash == listen(&model, commands, bytes, script, steps ? steps : sizeof usual, 0xff));
+        const uint32_t hash = listen(&model, commands, bytes, script, steps ? steps : sizeof usual, 0xa5);
+        if (checksum(data, size) % AGAIN_OF == 0)
+            REQUIRE(hash == listen(&model, commands, bytes, script, steps ? steps : sizeof usual, 0x00));
     }
     free(file);
     return 0;
