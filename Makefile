@@ -58,7 +58,7 @@ fuzz:  ## inputs that break the C engine, searched for FUZZ_SECONDS=1200 with Cl
 	@mkdir -p build/fuzz/corpus
 	$(CLANG) $(FUZZ_FLAGS) -o build/fuzz/fuzz engine/fuzz/fuzz.c engine/fuzz/mutate.c engine/src/*.c -lm
 	@cp $(CORPUS)/* build/fuzz/corpus
-	build/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=49152 -timeout=20 -print_final_stats=1 \
+	build/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=49152 -timeout=120 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/ build/fuzz/corpus
 	@echo "kept: what reaches code that nothing in $(CORPUS) reaches, if it is small"
 	build/fuzz/fuzz -merge=1 -use_counters=0 -max_len=20480 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus

@@ -31,11 +31,12 @@ SMALLEST: dict[str, Any] = {
     "streaming_step_size": 4,
     "max_cached_frames": 20,
 }
+DEEP = {"layers": 2, "stem_layers": 1, "streaming_chunk_size": 16, "streaming_step_size": 16}
 # How weights and state are stored, mels, and what differs from the smallest.
 SHAPES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "small": ("int8", "float", 8, {}),
     "heads": ("float", "bfloat16", 8, {"attention_heads": 4, "conv_kernel_size": 5, "max_cached_frames": 80}),
-    "deep": ("int8", "float", 12, {"layers": 2, "stem_layers": 1, "streaming_chunk_size": 16, "streaming_step_size": 16}),
+    "deep": ("int8", "float", 12, DEEP),
     "fine": ("int8", "bfloat16", 16, {"subsampling": 1, "streaming_chunk_size": 3, "streaming_step_size": 3}),
     "wide": ("int4", "float", 8, {"hidden_size": 32, "attention_heads": 2, "stem_channels": 32}),
 }

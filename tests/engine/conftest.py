@@ -28,7 +28,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def build(name: str, *sources: str, flags: tuple[str, ...] = ()) -> Path:
         files = [*(ENGINE / source for source in sources), *sorted((ENGINE / "src").glob("*.c"))]
-        command = ["cc", *FLAGS, *SANITIZERS, *INCLUDES, *flags, "-o", folder / name, *files, "-lm"]
+        command: list[str | Path] = ["cc", *FLAGS, *SANITIZERS, *INCLUDES, *flags, "-o", folder / name, *files, "-lm"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         return folder / name
