@@ -38,6 +38,14 @@ class EncoderState(NamedTuple):
     frames_seen: Tensor  # (B,) int64, encoder frames in the caches; stops counting at L
 
 
+class Window(NamedTuple):
+    """What a forward may look at where it is less than the model could: one training then serves shorter memories and
+    less delay. Tensors, not numbers, so that a compiled model is not compiled anew for each."""
+
+    left_context: Tensor  # () int64, encoder frames, 1 to L
+    lookahead: Tensor  # () int64, feature frames, 0 to the model's own
+
+
 class Stem(nn.Module):
     """Log-mel frames to encoder frames: one time-frequency convolution over a window, one over frequency, a projection.
 
@@ -58,15 +66,31 @@ class Stem(nn.Module):
         self.project = nn.Linear(channels * (num_mels // 4), config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size)
 
-    def forward(self, features: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        """features: (B, T, M), tail: (B, context, M) -> (B, T / subsampling, D), new tail."""
+    def forward(self, features: Tensor, tail: Tensor, lookahead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """features: (B, T, M), tail: (B, context, M) -> (B, T / subsampling, D), new tail.
+
+        lookahead: that of a `Window`.
+        """
         frames = torch.cat([tail, features], dim=1)
-        x = F.silu(self.patch(frames[:, None]))  # (B, C, N, M / 2)
+        x = F.silu(self.look(frames[:, None], lookahead))  # (B, C, N, M / 2)
         for layer in self.deepen:
             x = x + F.silu(layer(x))
         x = F.silu(self.mix(x))  # (B, C, N, M / 4)
         x = self.project(x.transpose(1, 2).flatten(2))
         return self.norm(x), frames[:, frames.shape[1] - self.context :]
+
+    def look(self, frames: Tensor, lookahead: Tensor | None) -> Tensor:
+        """(B, 1, context + T, M) -> (B, C, N, M / 2). Frames behind the lookahead are taken to be like the last one in
+        it: the weights for them are added to its own, which is the same and what a shorter window can hold."""
+        if lookahead is None:
+            patched: Tensor = self.patch(frames)
+            return patched
+        weight = self.patch.weight
+        tap = torch.arange(weight.shape[2], device=weight.device)
+        last = weight.shape[2] - 1 - self.context + lookahead
+        moved = (tap[:, None].minimum(last) == tap).to(weight.dtype)  # (window, window): from tap, to tap
+        weight = torch.einsum("cifm,ft->citm", weight, moved)
+        return F.conv2d(frames, weight, self.patch.bias, self.patch.stride, self.patch.padding)
 
 
 class FeedForward(nn.Module):
@@ -101,8 +125,13 @@ class WindowedAttention(nn.Module):
         self.output = nn.Linear(width, width)
         self.distance_bias = nn.Parameter(torch.zeros(self.heads, self.left_context + 1))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B, N, D), keys and values: (B, L, D), frames_seen: (B,) -> (B, N, D), new keys, new values."""
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor, farthest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, N, D), keys and values: (B, L, D), frames_seen: (B,) -> (B, N, D), new keys, new values.
+
+        farthest: the left context of a `Window`.
+        """
         query, key, value = self.query_key_value(self.norm(x)).chunk(3, dim=-1)
         keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)  # (B, L + N, D)
         new = x.shape[1]
@@ -113,16 +142,19 @@ class WindowedAttention(nn.Module):
                 keys[:, start : start + size + self.left_context],
                 values[:, start : start + size + self.left_context],
                 frames_seen + start,
+                farthest,
             )
             for start in range(0, new, size)
         ]
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=1)
         return self.output(joined), keys[:, new:], values[:, new:]
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor) -> Tensor:
+    def attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor, farthest: Tensor | None = None
+    ) -> Tensor:
         """query: (B, N, D), keys and values: (B, L + N, D), frames_seen: (B,) before the first query -> (B, N, D)."""
         q, k, v = (self.split_heads(tensor) for tensor in (query, keys, values))
-        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + self.window_bias(query.shape[1], frames_seen)
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + self.window_bias(query.shape[1], frames_seen, farthest)
         attended: Tensor = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
         return attended
 
@@ -130,7 +162,7 @@ class WindowedAttention(nn.Module):
         """(B, T, D) -> (B, H, T, D / H)."""
         return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
-    def window_bias(self, num_frames: int, frames_seen: Tensor) -> Tensor:
+    def window_bias(self, num_frames: int, frames_seen: Tensor, farthest: Tensor | None = None) -> Tensor:
         """(B, H, N, L + N) to be added to the scores: the bias of each distance, and -1e4 outside the window.
 
         Not -inf: half-precision and int8 runtimes turn it into NaN.
@@ -139,7 +171,7 @@ class WindowedAttention(nn.Module):
         slot = torch.arange(self.left_context + num_frames, device=device)  # slot L is the first new frame
         row = torch.arange(num_frames, device=device)[:, None]
         distance = row + self.left_context - slot  # (N, L + N)
-        inside = (distance >= 0) & (distance <= self.left_context)
+        inside = (distance >= 0) & (distance <= (self.left_context if farthest is None else farthest))
         bias = self.distance_bias[:, distance.clamp(0, self.left_context)]  # (H, N, L + N)
         bias = bias.masked_fill(~inside, -1e4)
         filled = slot >= self.left_context - frames_seen[:, None]  # (B, L + N)
@@ -177,10 +209,12 @@ class ConformerBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, state: BlockState, frames_seen: Tensor) -> tuple[Tensor, BlockState]:
-        """x: (B, N, D) -> (B, N, D), new state."""
+    def forward(
+        self, x: Tensor, state: BlockState, frames_seen: Tensor, farthest: Tensor | None = None
+    ) -> tuple[Tensor, BlockState]:
+        """x: (B, N, D) -> (B, N, D), new state. farthest: the left context of a `Window`."""
         x = x + 0.5 * self.feed_forward_in(x)
-        attended, keys, values = self.attention(x, state.keys, state.values, frames_seen)
+        attended, keys, values = self.attention(x, state.keys, state.values, frames_seen, farthest)
         x = x + self.dropout(attended)
         convolved, conv = self.convolution(x, state.conv)
         x = x + self.dropout(convolved)
@@ -234,12 +268,18 @@ class Encoder(nn.Module):
             frames_seen=torch.zeros(batch_size, dtype=torch.int64, device=reference.device),
         )
 
-    def forward(self, features: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
-        """features: (B, T, M), T a multiple of the subsampling -> log-probabilities (B, N, V), new state."""
-        x, tail = self.stem(features, state.stem)
+    def forward(
+        self, features: Tensor, state: EncoderState, window: Window | None = None
+    ) -> tuple[Tensor, EncoderState]:
+        """features: (B, T, M), T a multiple of the subsampling -> log-probabilities (B, N, V), new state.
+
+        window: what may be looked at, where it is less than all; in training (`training.varying_cached`).
+        """
+        farthest, lookahead = (None, None) if window is None else window
+        x, tail = self.stem(features, state.stem, lookahead)
         blocks = []
         for block, block_state in zip(self.blocks, state.blocks, strict=True):
-            x, block_state = block(x, block_state, state.frames_seen)
+            x, block_state = block(x, block_state, state.frames_seen, farthest)
             blocks.append(block_state)
         frames_seen = (state.frames_seen + x.shape[1]).clamp(max=self.config.encoder.left_context)
         log_probs = F.log_softmax(self.head(x).float(), dim=-1)

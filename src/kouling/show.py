@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,7 +20,11 @@ from kouling.commands import Command
 
 if TYPE_CHECKING:
     from kouling.measure.accuracy import Evaluation
+    from kouling.measure.budget import Verdict
+    from kouling.measure.datasheet import Datasheet
+    from kouling.measure.mining import Mined
     from kouling.measure.stream import StreamResult
+    from kouling.measure.thresholds import Calibration
 
 
 class _Console(Console):
@@ -102,6 +108,133 @@ def stream(result: StreamResult) -> None:
     console.print(f"[bold]{result.false_alarms}[/] false alarms in {result.hours:.2f} h ({rate:.1f} an hour)")
     for name, at_s in result.wrong[:10]:
         console.print(f"  [dim]{int(at_s // 60):4d}:{at_s % 60:04.1f}[/]  {escape(name)}")
+
+
+def calibration(result: Calibration) -> None:
+    """The thresholds, and what they rest on."""
+    table = Table(box=None, header_style="bold")
+    for column in ("command", "before", "threshold", "clips", "heard", "false alarms"):
+        table.add_column(column, justify="left" if column == "command" else "right")
+    for each in result.commands:
+        recall = "-" if each.recall is None else f"{each.recall:.1%}"
+        table.add_row(
+            escape(each.name), f"{each.before:g}", f"{each.threshold:g}", str(each.clips), recall, str(each.alarms)
+        )
+    console.print(table)
+    figures = result.to_dict()
+    low, high = figures["recall_interval"]
+    console.print(f"[bold]{figures['recall']:.2%}[/] of {figures['clips']} clips heard (95 %: {low:.1%} to {high:.1%})")
+    if result.clips:
+        console.print(f"[bold]{result.clips_wrong}[/] of {result.clips} clips of other words and noise taken for one")
+    low, high = result.interval_per_hour
+    console.print(
+        f"[bold]{result.alarms}[/] false alarms in {result.hours:.2f} h without commands: "
+        f"[bold]{figures['false_alarms_per_hour']:.2f}[/] an hour (95 %: {low:.2f} to {high:.2f})"
+    )
+    if not result.proven:
+        console.print(
+            f"[yellow]too little to show {result.asked_per_hour:g} an hour: "
+            f"that takes {3 / result.asked_per_hour:.1f} h without a command[/]"
+        )
+
+
+def mined(result: Mined, output: Path) -> None:
+    """How many false alarms of each command, in how much audio."""
+    counts = Counter(event.name for event in result.events)
+    if counts:
+        console.print("  ".join(f"{escape(name)} [bold]{count}[/]" for name, count in counts.most_common()))
+    before = f"; {result.before} were done before" if result.before else ""
+    console.print(
+        f"[bold]{len(result.events)}[/] false alarms in {result.seconds / 3600:.2f} h of {result.recordings} recordings"
+        f"{before}; in {escape(str(output))}"
+    )
+
+
+def written(what: str, path: Path) -> None:
+    console.print(f"{what} [bold]{escape(str(path))}[/]")
+
+
+def datasheet(sheet: Datasheet, at: str, verdicts: Sequence[Verdict]) -> None:
+    """What of it is measured, as tables; then the verdicts."""
+    from kouling.measure.datasheet_page import megabytes, milliseconds
+
+    console.print(f"[bold]{escape(sheet.label)}[/]  [dim]{escape(sheet.file)}, batch 1, MB = 1,000,000 bytes[/]")
+    memory, latency = [], []
+    for size, plan in sheet.plans.items():
+        process, times = sheet.processes.get(size), sheet.latency.get(size)
+        name = f"{size}" if size == "step" else f"{sheet.frames[size]} frames"
+        planned = [megabytes(each) for each in (plan.model_bytes, plan.variable_bytes, plan.total_bytes)]
+        real = [
+            megabytes(process.private_bytes if process else None),
+            megabytes(process.peak_rss_bytes if process else None),
+        ]
+        memory.append([name, *planned, *real])
+        if times:
+            shown = [milliseconds(each) for each in (times.median, times.p95, times.p99)]
+            latency.append([name, *shown, f"1/{1 / times.real_time_factor:.0f}"])
+    _table(["memory", "model", "variables", "total", "private", "peak"], memory)
+    if latency:
+        _table(["latency", "median", "p95", "p99", "real time"], latency)
+    if sheet.busy:
+        console.print("[yellow]other processes disturbed most calls: times are too long; measure on an idle machine[/]")
+    plan = sheet.plans[at]
+    _table(
+        [f"layer, {sheet.frames[at]} frames", "weights", "multiply-accumulates", "activations"],
+        [
+            [each.name, megabytes(each.weight_bytes), f"{each.macs / 1e6:.2f} M", megabytes(each.activation_bytes)]
+            for each in plan.layers
+        ],
+    )
+    peak, most = plan.operations[plan.peak], max(plan.live_bytes)
+    console.print(f"most in use: {megabytes(most)}, in {peak.layer} ({peak.name})")
+    console.print(
+        f"a second of audio: {sheet.macs_per_s / 1e6:.1f} M multiply-accumulates, "
+        f"{megabytes(sheet.moved_bytes_per_s)} moved"
+    )
+    if sheet.copy_ms:
+        console.print(
+            f"numpy copies as many bytes as the model has in {milliseconds(sheet.copy_ms)} [dim](a yardstick)[/]"
+        )
+    if sheet.streaming:
+        flow = sheet.streaming
+        console.print(
+            f"streaming, samples to commands: {milliseconds(flow.early_ms)} a step around second 10, "
+            f"{milliseconds(flow.late_ms)} in the last minute of {flow.minutes:g}: {flow.ratio:.3f} times"
+        )
+    console.print(f"delay: step {sheet.step_ms} ms + lookahead {sheet.lookahead_ms} ms = {sheet.delay_ms} ms")
+    if sheet.response:
+        heard = sheet.response
+        if heard.delays_ms:
+            console.print(
+                f"time to command: median {heard.median_ms:.0f} ms, p95 {heard.p95_ms:.0f} ms "
+                f"({len(heard.delays_ms)} clips; {heard.missed} missed, {len(heard.skipped)} skipped)"
+            )
+        for line in heard.skipped[:5]:
+            errors.print(f"  [dim]skipped {escape(line)}[/]")
+    for verdict in verdicts:
+        form = megabytes if verdict.unit == "bytes" else milliseconds
+        word = "[green]pass[/]" if verdict.passed else "[red]fail[/]"
+        console.print(f"{word}  {verdict.budget} at {at}: {form(verdict.found)} of {form(verdict.limit)}")
+
+
+def comparison(sheets: Sequence[Datasheet]) -> None:
+    from kouling.measure.datasheet_page import comparison_table
+    from kouling.measure.words import speaker
+
+    _table(*comparison_table(sheets, speaker("en")))
+    for sheet in sheets:
+        if sheet.busy:
+            console.print(f"[yellow]{escape(sheet.label)}: other processes disturbed most calls; times are too long[/]")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The first column to the left, the others to the right."""
+    table = Table(box=None, header_style="bold")
+    for index, column in enumerate(head):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def models(rows: list[dict[str, Any]]) -> None:

@@ -22,8 +22,8 @@ from kouling import checkpoint  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
 from kouling.train import loop  # noqa: E402
-from kouling.train.loop import Trainer, best_of, parameter_groups, rate_at, start_from  # noqa: E402
-from kouling.train.recipe import Recipe  # noqa: E402
+from kouling.train.loop import Trainer, best_of, draw_window, parameter_groups, rate_at, start_from  # noqa: E402
+from kouling.train.recipe import Recipe, Training  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]
 Train = Callable[..., Trainer]
@@ -160,8 +160,9 @@ def test_without_validation_the_last_epoch_is_kept() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's compiler warns of torch's own code
-def test_a_compiled_model_learns_the_same(train: Train) -> None:
-    settings = {"epochs": 1, "batch_s": 8.0, "warmup_epochs": 0.5, "threads": 1}
+@pytest.mark.parametrize("varying", [{}, {"varying_cached": [8, 40], "varying_chunk": [4, 8]}], ids=["own", "varying"])
+def test_a_compiled_model_learns_the_same(train: Train, varying: dict[str, list[int]]) -> None:
+    settings = {"epochs": 1, "batch_s": 8.0, "warmup_epochs": 0.5, "threads": 1, **varying}
     rows = [
         train(f"{compiled}", training={**settings, "compile": compiled}).train_epoch() for compiled in (False, True)
     ]
@@ -193,6 +194,37 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(train: Train, shar
     assert resumed.epoch == int(share * 3)
     resumed.run()
     assert differing(whole, resumed) == []
+
+
+def test_a_run_that_varies_its_window_learns_and_is_repeated(train: Train) -> None:
+    """The losses are finite, other than without, and the same again; every batch draws its own window."""
+    settings = {"epochs": 2, "batch_s": 8.0, "warmup_epochs": 0.5, "threads": 1}
+    varying = {**settings, "varying_cached": [8, 40], "varying_chunk": [4, 8]}
+    runs = [train(out, training=each) for out, each in (("one", varying), ("two", varying), ("plain", settings))]
+    windows = []
+    forward = runs[0].model.forward
+    runs[0].model.forward = lambda *given: windows.append(given[2]) or forward(*given)  # type: ignore[func-returns-value, method-assign]
+    for trainer in runs:
+        trainer.run()
+    runs[0].model.forward = forward  # type: ignore[method-assign]
+    assert differing(runs[0], runs[1]) == [] and "model.head.weight" in differing(runs[0], runs[2])
+    assert all(math.isfinite(row["loss"]) for row in runs[0].history)
+    drawn = {(int(window.left_context), int(window.lookahead)) for window in windows}
+    assert len(windows) == runs[0].step and len(drawn) > min(3, len(windows) - 1)
+    assert all(2 <= context <= 10 and 0 <= lookahead <= 4 for context, lookahead in drawn)
+
+
+def test_windows_are_drawn_from_their_whole_ranges_and_only_where_asked(tiny_recipe: MakeRecipe) -> None:
+    encoder = tiny_recipe().config.encoder
+    rng = np.random.default_rng(0)
+    before = rng.bit_generator.state
+    assert draw_window(Training(), encoder, rng) is None and rng.bit_generator.state == before
+    windows = [draw_window(Training(varying_cached=[8, 20]), encoder, rng) for _ in range(100)]
+    assert {int(window.left_context) for window in windows if window} == {2, 3, 4, 5}
+    assert {int(window.lookahead) for window in windows if window} == {encoder.lookahead}
+    windows = [draw_window(Training(varying_chunk=[5, 7]), encoder, rng) for _ in range(100)]
+    assert {int(window.lookahead) for window in windows if window} == {1, 2, 3}
+    assert {int(window.left_context) for window in windows if window} == {encoder.left_context}
 
 
 def test_a_finished_run_is_not_trained_further(train: Train) -> None:
@@ -389,6 +421,18 @@ def test_a_recipe_starts_from_its_initial_checkpoint(
     for key in ("stem.patch.weight", "blocks.1.attention.output.weight"):
         torch.testing.assert_close(trainer.model.state_dict()[key], old.state_dict()[key], rtol=0, atol=0)
         torch.testing.assert_close(trainer.averaged[key], old.state_dict()[key], rtol=0, atol=0)
+
+
+def test_without_epochs_the_start_is_the_model(
+    initial: Callable[..., tuple[Path, Encoder]], train: Train, tmp_path: Path
+) -> None:
+    path, old = initial((BLANK, UNKNOWN, "hum"))
+    trainer = train(initial=[str(path)], training={"epochs": 0, "threads": 1})
+    trainer.run()
+    info, weights = checkpoint.load(trainer.out / "model.safetensors")
+    np.testing.assert_array_equal(weights["stem.patch.weight"], old.state_dict()["stem.patch.weight"].half().numpy())
+    assert info.provenance["epochs"] == 0 and 0 <= info.provenance["validation"]["accuracy"] <= 100
+    train(initial=[str(path)], training={"epochs": 0, "threads": 1}).run()  # nothing is left to do
 
 
 @pytest.mark.parametrize("encoder", [{"hidden_size": 32}, {"layers": 3}, {"layers": 1}], ids=str)

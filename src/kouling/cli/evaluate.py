@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kouling import audio, recognizer, show
-from kouling.cli.options import DONE, add_model, verb
+from kouling import audio, commands, recognizer, show
+from kouling.cli.options import DONE, add_model, complain, interruptible, tell_skipped, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -31,12 +31,26 @@ def add(verbs: Any) -> None:
         "--against", metavar="M", help="another form of the model, to count the clips that both decide alike"
     )
     judge.add_argument("--running", action="store_true", help="no commands in DIR: count false alarms an hour")
+    judge.add_argument(
+        "--report",
+        type=Path,
+        metavar="OUT",
+        help="a page with confusions, conditions, near misses to listen to, and more",
+    )
+    judge.add_argument(
+        "--speech", type=Path, metavar="DIR", help="for --report: DIR/<any>/*.wav, speech without commands"
+    )
+    judge.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the report (%(default)s)")
     add_model(judge)
 
 
 def run(options: argparse.Namespace) -> int:
-    from kouling.measure import accuracy, stream
+    from kouling.measure import accuracy, recordings, stream
 
+    if options.report:
+        return report_on(options)
+    if options.speech:
+        raise ValueError("--speech goes with --report; false alarms alone are counted with: evaluate DIR --running")
     heard_by = recognizer.load(options.model, options.commands)
     names = [spec.name for spec in heard_by.command_set.commands]
     if options.stream is not None and options.running:
@@ -64,10 +78,45 @@ def run(options: argparse.Namespace) -> int:
         return DONE
     disturb = accuracy.disturbance(options.gain, options.snr, options.noise)
     against = recognizer.load(options.against, options.commands) if options.against else None
-    with show.progress("evaluating") as report:
-        figures = accuracy.evaluate(heard_by, options.folder, disturb, report, against)
+    skipped: list[str] = []
+    with show.progress("evaluating", recordings.count(options.folder)) as bar, interruptible(bar) as report:
+        figures = accuracy.evaluate(heard_by, options.folder, disturb, report, against, skipped)
     if options.json:
         print(json.dumps(figures.to_dict(), ensure_ascii=False))
     else:
         show.evaluation(figures)
-    return DONE
+    return tell_skipped(skipped)
+
+
+def report_on(options: argparse.Namespace) -> int:
+    from kouling.measure import evaluation_page, pictures, recordings, study
+
+    alone = {"--stream": options.stream, "--snr": options.snr, "--against": options.against}
+    given = [name for name, value in alone.items() if value is not None]
+    given += [name for name, value in (("--running", options.running), ("--gain", options.gain)) if value]
+    if given:
+        raise ValueError(f"--report and {given[0]} exclude one another; the report has noise, gain and false alarms")
+    runner = recognizer.load_runner(options.model)
+    units = runner.info.units
+    chosen = commands.load(options.commands, units) if options.commands else commands.every_unit(units)
+    pictures.figure()  # whether matplotlib is there; found out, like the folder, before long work begins
+    writable_folder(options.report)
+    folders = options.folder, options.speech, options.noise
+    recordings.check(*folders)
+    with show.progress("evaluating", study.passes(*folders)) as bar, interruptible(bar) as report:
+        made = study.study(runner, chosen, *folders, options.report, report)
+    runtime = "engine" if isinstance(runner, recognizer.Engine) else "onnx"
+    page = evaluation_page.write(made, options.report, runner.info.name, runtime, options.lang)
+    if options.json:
+        print(json.dumps(made.figures.to_dict(), ensure_ascii=False))
+    else:
+        show.evaluation(made.figures)
+        show.written("report in", page)
+    labels = made.figures.decided.keys()
+    if len(labels) == 1:
+        complain(
+            f"{options.folder}: holds one label alone, {next(iter(labels))}: rejection and confusions say little", DONE
+        )
+    elif not labels & made.thresholds.keys():
+        complain(f"{options.folder}: no folder is named after a command; commands: {', '.join(made.thresholds)}", DONE)
+    return tell_skipped(made.skipped)

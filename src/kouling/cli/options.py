@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,59 @@ def verb(verbs: Any, name: str, run: Any, summary: str) -> argparse.ArgumentPars
     return added
 
 
-def add_model(target: argparse.ArgumentParser) -> None:
+def add_model_name(target: argparse.ArgumentParser) -> None:
     target.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="installed name or path (%(default)s)")
+
+
+def add_model(target: argparse.ArgumentParser) -> None:
+    add_model_name(target)
     target.add_argument("--commands", metavar="SET", help="command set, TOML; every word of the model if left out")
     target.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
+
+
+@contextmanager
+def interruptible(report: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """`report`, which raises KeyboardInterrupt on its next call after Ctrl-C. At once it might be raised where
+    libsndfile reads a file: there it is lost, and the file seems cut short. A second Ctrl-C acts at once.
+    """
+    asked = threading.Event()
+
+    def ask(signal_number: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    def checked(done: int) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        report(done)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield checked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def tell_skipped(skipped: list[str], most: int = 20) -> int:
+    """A line for each recording that could not be read -> the exit status."""
+    for line in skipped[:most]:
+        complain(f"skipped: {line}", WRONG_INPUT)
+    if len(skipped) > 1:
+        complain(f"skipped {len(skipped)} recordings that cannot be read", WRONG_INPUT)
+    return WRONG_INPUT if skipped else DONE
+
+
+def writable_folder(folder: Path) -> Path:
+    """The folder, made where it is not there: found out before long work begins. Raises: ValueError."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def default_cache() -> Path:

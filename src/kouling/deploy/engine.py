@@ -18,6 +18,8 @@ from kouling.commands import Command, CommandSet
 from kouling.deploy import model_file
 from kouling.recognizer import Recognizer, as_int16
 
+LIVE, FILE = 1, 16  # KOULING_LIVE, KOULING_FILE: encoder frames computed at once
+
 
 class Engine:
     """A model in the engine; any number of streams may share it, also on different threads."""
@@ -42,8 +44,15 @@ class Engine:
     def recognizer(self, command_set: CommandSet | None = None) -> EngineRecognizer:
         """A stream of its own. command_set: what to listen for; every word of the model if left out."""
         packed = None if command_set is None else model_file.pack_commands(self.info, command_set)
-        stream = self._engine.Stream(self.model, packed, self._engine.FILE)
+        stream = self.stream(FILE, packed)
         return EngineRecognizer(self.info, command_set or commands.every_unit(self.info.units), stream)
+
+    def stream(self, at_once: int, packed: bytes | None = None) -> Any:
+        """A stream of the C engine itself, computing up to `at_once` encoder frames: LIVE, FILE, or another number.
+
+        packed: a compiled command set; the model's own if left out.
+        """
+        return self._engine.Stream(self.model, packed, at_once)
 
 
 class EngineRecognizer(Recognizer):

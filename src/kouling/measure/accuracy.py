@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kouling import audio
+from kouling.audio import AudioError
 from kouling.commands import Command
 from kouling.measure import noise
-from kouling.measure.recordings import labelled
+from kouling.measure.recordings import labelled, none_readable
 from kouling.recognizer import Recognizer
 
 SILENCE, UNKNOWN = "_silence_", "_unknown_"
@@ -122,16 +123,24 @@ def evaluate(
     disturb: Disturb = lambda samples, name: samples,
     report: Callable[[int], None] = lambda clips: None,
     against: Recognizer | None = None,
+    skipped: list[str] | None = None,
 ) -> Evaluation:
     """Decide every clip of `folder`, `<label>/<clip>`. report: called with the number of clips done. against: another
-    form of the model, to count in how many clips both decide the same.
+    form of the model, to count in how many clips both decide the same. skipped: gets a line for each clip that cannot
+    be read.
 
-    Raises: ValueError where the folder holds no clip, or one cannot be read.
+    Raises: ValueError where the folder holds no clip, or one cannot be read; with `skipped`, where none can.
     """
     names = [spec.name for spec in recognizer.command_set.commands]
     result = Evaluation(agreed=None if against is None else 0)
     for done, (label, name, file) in enumerate(labelled(folder), start=1):
-        samples = disturb(audio.read(file, name), name)
+        try:
+            samples = disturb(audio.read(file, name), name)
+        except AudioError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            continue
         command = decide(recognizer, samples)
         if against is not None and result.agreed is not None:
             other = decide(against, samples)
@@ -141,4 +150,6 @@ def evaluate(
         else:
             result.add(label_of(label, names), command.name, command.confidence)
         report(done)
+    if skipped and not result.clips:
+        raise none_readable(folder, skipped)
     return result

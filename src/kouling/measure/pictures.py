@@ -21,7 +21,6 @@ STYLE: Any = {  # matplotlib's stubs list every key there is
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -46,6 +45,11 @@ def figure(width: float = 8.0, height: float = 4.5, rows: int = 1, columns: int 
         made = Figure(figsize=(width, height), layout="constrained")
         axes = made.subplots(rows, columns, squeeze=False)
     return made, list(axes.flat)
+
+
+def title(axes: Axes, text: str) -> None:
+    """The message of a picture, on its left. (A style ends when the axes are made; titles come later.)"""
+    axes.set_title(text, loc="left", fontweight=STYLE["axes.titleweight"], fontsize=STYLE["axes.titlesize"])
 
 
 def svg(made: Figure) -> str:

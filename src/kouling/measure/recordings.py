@@ -10,6 +10,12 @@ from io import BytesIO
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import audio
+
+BLOCK_S = 20.0  # of long recordings, in memory at once
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus")
 
 
@@ -26,6 +32,28 @@ def labelled(path: Path) -> Iterator[tuple[str, str, BinaryIO | Path]]:
         yield entry
     if not count:
         raise ValueError(f"{path}: holds no <label>/<recording> ending in {', '.join(AUDIO_SUFFIXES)}")
+
+
+def check(*paths: Path | None) -> None:
+    """Find out before long work whether there is a recording in each. Raises: ValueError as `labelled`."""
+    for path in paths:
+        if path is not None:
+            next(labelled(path))
+
+
+def count(path: Path) -> int | None:
+    """How many recordings `labelled` will give; None where that would take a while, as of a tar."""
+    return len(audio_files(path)) if path.is_dir() else None
+
+
+def blocks_of(file: BinaryIO | Path, name: str) -> Iterator[NDArray[np.int16]]:
+    """The samples of a recording that `labelled` gave; a file's in blocks. Raises: AudioError."""
+    return audio.stream(file, BLOCK_S) if isinstance(file, Path) else iter([audio.read(file, name)])
+
+
+def none_readable(path: Path, skipped: list[str]) -> ValueError:
+    """The error to raise where each recording of `path` gave a line of `skipped`."""
+    return ValueError(f"{path}: none of its {len(skipped)} recordings can be read; the first: {skipped[0]}")
 
 
 def audio_files(folder: Path) -> list[Path]:

@@ -22,10 +22,11 @@ from torch import Tensor
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
-from kouling.encoder import BlockState, Encoder, EncoderState
+from kouling.config import EncoderConfig
+from kouling.encoder import BlockState, Encoder, EncoderState, Window
 from kouling.train import loss as losses
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
-from kouling.train.recipe import Recipe
+from kouling.train.recipe import Recipe, Training
 from kouling.train.scenes import Batches, SceneMaker
 
 VALIDATION_S = 1.6
@@ -90,7 +91,7 @@ class Trainer:
 
     def save(self) -> None:
         """Under temporary names first, the state last: what a full disk leaves can be resumed. Raises: OSError."""
-        if best_of(self.history) == self.epoch:
+        if best_of(self.history) == len(self.history):
             checkpoint.save(self.out / "model.safetensors", self.info(), self.weights())
         with open(self.out / "log.tmp", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(self.history[-1]))
@@ -140,6 +141,10 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last epoch. Ctrl-C loses at most the epoch under way. Raises: OSError on a full disk."""
+        if not self.recipe.training.epochs and not self.history:  # the start is the model
+            self.history.append({"epoch": 0.0, **self.evaluate()})
+            self.save()
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -211,7 +216,9 @@ class Trainer:
         before = int(rng.integers(extra + 1))
         features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
         with torch.autocast("cpu", torch.bfloat16):
-            log_probs, state = self.model(torch.from_numpy(features), self.initial_state(len(rows), rng))
+            begun = self.initial_state(len(rows), rng)
+            window = draw_window(self.recipe.training, self.recipe.config.encoder, rng)
+            log_probs, state = self.model(torch.from_numpy(features), begun, window)
         self.carried = map_state(lambda tensor: tensor.detach().to(reference_type(tensor)), state)
         speech = torch.from_numpy(batches.speech[rows])
         lengths = torch.from_numpy(batches.lengths[rows])
@@ -219,8 +226,8 @@ class Trainer:
         spans = torch.from_numpy(batches.spans[rows])
         in_time = losses.frames_in_time(spans, before, subsampling, log_probs.shape[1], settings.delay_frames)
         per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths, in_time)
-        window = min(max(round(PRESENCE_S / self.recipe.config.encoder_frame_s), 1), log_probs.shape[1])
-        present = losses.unknown_words_present(log_probs, window) * settings.presence_weight
+        frames = min(max(round(PRESENCE_S / self.recipe.config.encoder_frame_s), 1), log_probs.shape[1])
+        present = losses.unknown_words_present(log_probs, frames) * settings.presence_weight
         running = (losses.no_command(log_probs) + present) * settings.speech_weight
         loss = torch.where(speech, running, per_row).sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
         self.optimizer.zero_grad()
@@ -276,6 +283,18 @@ class Trainer:
             "unknown": percent(targets == 1),
             "noise": percent(targets == 0),
         }
+
+
+def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Generator) -> Window | None:
+    """What a batch may look at; None, and nothing drawn, where the recipe varies nothing."""
+    if not settings.varying_cached and not settings.varying_chunk:
+        return None
+    cached = settings.varying_cached or [encoder.max_cached_frames] * 2
+    chunk = settings.varying_chunk or [encoder.streaming_chunk_size] * 2
+    contexts = [frames // encoder.subsampling for frames in cached]
+    left_context = rng.integers(contexts[0], contexts[1], endpoint=True)
+    lookahead = rng.integers(chunk[0], chunk[1], endpoint=True) - encoder.streaming_step_size
+    return Window(torch.tensor(left_context), torch.tensor(lookahead))
 
 
 def map_state(change: Callable[[Tensor], Tensor], state: EncoderState) -> EncoderState:

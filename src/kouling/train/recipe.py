@@ -95,7 +95,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Training:
-    epochs: int = 50
+    epochs: int = 50  # 0: what `initial` says is the model, to be calibrated and measured
     batch_s: float = 230.0  # seconds of audio in a batch
     learning_rate: float = 2e-3
     warmup_epochs: float = 2.0
@@ -110,11 +110,19 @@ class Training:
     delay_frames: int = 30  # a word is said at most this long after its end
     threads: int = 0  # 0: all cores
     compile: bool = False  # torch.compile: a quarter faster, after a minute or two; needs a C++ compiler
+    # [lowest, highest] in feature frames, drawn for every batch, so that one model serves all: the left context, and
+    # the step with its lookahead. Empty: the model's own, always.
+    varying_cached: list[int] = field(default_factory=list)
+    varying_chunk: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "reuse"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: 1 or more")
+        for name in ("varying_cached", "varying_chunk"):
+            bounds = getattr(self, name)
+            if bounds and not (len(bounds) == 2 and bounds[0] <= bounds[1]):
+                raise ValueError(f"training.{name} is {bounds}; allowed: [lowest, highest], or []")
+        for name, least in (("epochs", 0), ("reuse", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: {least} or more")
         for name in ("batch_s", "learning_rate", "ema_epochs"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; allowed: above 0")
@@ -143,10 +151,20 @@ class Recipe:
             raise ValueError("the recipe has no name")
         if not self.units:
             raise ValueError("the recipe has no units: give the words to be recognised")
+        if not self.training.epochs and not self.initial:
+            raise ValueError("training.epochs is 0 and there is no initial checkpoint; allowed: 1 or more, or give one")
         if len(set(self.units)) != len(self.units):
             raise ValueError("a unit stands twice in the recipe")
         if not any(s.use == "words" and s.part in ("train", "both") for s in self.source):
             raise ValueError("the recipe has no source of words to train on")
+        encoder = self.config.encoder
+        for name, least, most in (
+            ("varying_cached", encoder.subsampling, encoder.max_cached_frames),
+            ("varying_chunk", encoder.streaming_step_size, encoder.streaming_chunk_size),
+        ):
+            bounds = getattr(self.training, name)
+            if bounds and not least <= bounds[0] <= bounds[1] <= most:
+                raise ValueError(f"training.{name} is {bounds}; this model allows: from {least} to {most}")
 
 
 def load(path: Path) -> Recipe:

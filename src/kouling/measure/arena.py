@@ -1,0 +1,181 @@
+"""The engine's plan: the model where it lies, and one arena, laid out as `encoder_place` in `engine/` does."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from kouling.checkpoint import ModelInfo
+from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer, Operation, Plan, Walk
+
+ALIGN = 64
+LANES = 16
+GROUP = 32  # inputs of an int4 layer that share a multiplier
+NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES = 40, 48, 8  # node_state and candidate of decoder.h
+SCRATCH = {  # which scratch buffers hold something in which part of a step
+    "patch": ("window", "positions", "int8 inputs"),
+    "deepen": ("positions", "convolved", "int8 inputs"),
+    "mix": ("positions", "stem rows", "int8 inputs"),
+    "project": ("stem rows", "frames", "int8 inputs"),
+    "feed-forward in": ("frames", "normalised", "wide rows", "int8 inputs"),
+    "attention": ("frames", "normalised", "wide rows", "scores", "int8 inputs"),
+    "convolution": ("frames", "normalised", "wide rows", "int8 inputs"),
+    "feed-forward out": ("frames", "normalised", "wide rows", "int8 inputs"),
+    "head": ("frames", "wide rows", "int8 inputs"),
+}
+
+
+def plan(file: bytes, info: ModelInfo, frames: int, arena_bytes: int, at_once: int) -> Plan:
+    """A call of so many feature frames, given as features, on a stream that computes up to `at_once` encoder frames.
+
+    file: the model file. arena_bytes: what `kouling_stream_size` says that the stream takes.
+    """
+    encoder, mels = info.config.encoder, info.config.features.num_mels
+    per_step = encoder.frames_per_step
+    most = max(at_once // per_step, 1) * per_step
+    new = frames // encoder.subsampling
+    passes = -(-new // most)
+    walk = Walk(info.config, len(info.units), frames, windowed=True)
+    operations = _operations(info, walk, dict(_weights(file, info)))
+    end = len(operations) - 1
+    state, scratch = _arena(file, info, most)
+    rest = arena_bytes - sum(state.values()) - sum(scratch.values())
+    buffers = [Buffer(role, STATE, size, 0, end) for role, size in {**state, "stream and its samples": rest}.items()]
+    for role, size in scratch.items():
+        used = [i for i, each in enumerate(operations) if role in SCRATCH[_use(each)]]
+        for first, last in _runs(used):
+            buffers.append(Buffer(role, ACTIVATION, size, first, last))
+    buffers.append(Buffer("features", IO, frames * mels * FLOAT_BYTES, 0, end))
+    buffers.append(Buffer("log-probabilities", IO, new * len(info.units) * FLOAT_BYTES, end, end))
+    return Plan(frames, operations, tuple(buffers), len(file), arena_bytes, passes)
+
+
+def _use(operation: Operation) -> str:
+    return operation.name if operation.part == "stem" else operation.part
+
+
+def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of what a stream remembers and of its scratch memory; `encoder_place`, `decoder_place`, `place` in C."""
+    encoder, mels, units = info.config.encoder, info.config.features.num_mels, len(info.units)
+    width, channels = encoder.hidden_size, _padded(encoder.stem_channels)
+    inner, context = _padded(width * encoder.ffn_expansion), encoder.left_context + 1
+    window = encoder.lookahead + encoder.subsampling
+    turned, stem_width = _padded((mels + 4) * window + 3), channels * (mels // 4)
+    positions = _padded((mels // 2 + 2) * channels)
+    wide = max(inner, 3 * width, _padded(units))
+    ring = _floats(context * width)
+    pointers = _aligned(3 * 8 * encoder.layers)
+    state = {
+        "stem state": _floats(encoder.lookahead * mels) + pointers,
+        "keys of the past": encoder.layers * ring,
+        "values of the past": encoder.layers * ring,
+        "convolution's past": encoder.layers * _floats(encoder.conv_kernel_size * width),
+        "decoder": _decoder_bytes(file),
+        "features that wait": _floats(most * encoder.subsampling * mels),
+        "log-probabilities that wait": _floats(most * units),
+    }
+    scratch = {
+        "window": _floats(turned),
+        "positions": _floats(positions),
+        "convolved": _floats(mels // 2 * channels),
+        "stem rows": _floats(most * stem_width),
+        "frames": _floats(most * width),
+        "normalised": _floats(most * width),
+        "wide rows": _floats(most * wide),
+        "scores": _floats(_padded(context * _lot(encoder.attention_heads))),
+        "int8 inputs": _aligned(max(most * max(wide, stem_width), turned, positions + 4)) + _floats(most),
+    }
+    return state, scratch
+
+
+def _decoder_bytes(file: bytes) -> int:
+    """Of the command set inside the model; its header is in decoder.h."""
+    (at,) = struct.unpack_from("<I", file, 92)
+    nodes, names, units, _, _, _, isolation = struct.unpack_from("<7I", file, at + 20)
+    commands = struct.unpack_from(f"<{nodes}i", file, at + 128 + 2 * _aligned(4 * nodes))
+    ends = sum(command >= 0 for command in commands[1:])
+    doubles = sum(_aligned(DOUBLE_BYTES * count) for count in (units, units, isolation, names))
+    return _aligned(NODE_BYTES * nodes) + doubles + _aligned(CANDIDATE_BYTES * ends)
+
+
+def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]) -> tuple[Operation, ...]:
+    """One for each part of a step; those of the stem one by one. Weights by (block, part), in the stem by name."""
+    found: dict[tuple[int, str], list[Operation]] = {}
+    last = "patch"
+    for each in walk.operations:
+        if each.part == "stem":
+            last = each.name if each.name in SCRATCH else last  # silu and the like go with what is before them
+        found.setdefault((each.block, last if each.part == "stem" else each.part), []).append(each)
+    return tuple(
+        Operation(
+            own[0].block,
+            own[0].part,
+            name,
+            weights[block, name],
+            sum(each.macs for each in own),
+            sum(each.moved_bytes for each in own),
+        )
+        for (block, name), own in found.items()
+    )
+
+
+def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], int]]:
+    """Bytes in the model file of each part of a step, in the order in which they lie (`weights_fit` in model.c)."""
+    encoder, mels = info.config.encoder, info.config.features.num_mels
+    width, channels = encoder.hidden_size, _padded(encoder.stem_channels)
+    inner, context = _padded(width * encoder.ffn_expansion), encoder.left_context + 1
+    (weights_at,) = struct.unpack_from("<I", file, 88)
+    (linears,) = struct.unpack_from("<I", file, 20)
+    kinds = iter(file[weights_at : weights_at + linears])
+
+    def linear(outputs: int, inputs: int) -> int:
+        columns, kind = -(-outputs // LANES) * LANES, next(kinds)
+        if kind == 0:
+            return _floats(columns * inputs) + _floats(columns)
+        if kind == 1:
+            return _aligned(columns * -(-inputs // 4) * 4) + 3 * _floats(columns)
+        return _aligned(columns * inputs // 2) + _aligned(columns * (inputs // GROUP)) + 2 * _floats(columns)
+
+    norm = 2 * _floats(width)
+    yield (0, "patch"), linear(channels, 5 * (encoder.lookahead + encoder.subsampling))
+    if encoder.stem_layers:
+        yield (0, "deepen"), sum(linear(channels, 3 * channels) for _ in range(encoder.stem_layers))
+    yield (0, "mix"), linear(channels, 3 * channels)
+    yield (0, "project"), linear(width, channels * (mels // 4)) + norm
+    for block in range(1, encoder.layers + 1):
+        yield (block, "feed-forward in"), linear(inner, width) + linear(width, inner)
+        attention = linear(3 * width, width) + linear(width, width)
+        yield (block, "attention"), attention + _floats(encoder.attention_heads * context)
+        taps = _floats(encoder.conv_kernel_size * width) + _floats(width)
+        yield (block, "convolution"), linear(2 * width, width) + taps + linear(width, width)
+        yield (block, "feed-forward out"), linear(inner, width) + linear(width, inner) + norm
+    yield (0, "head"), linear(len(info.units), width)
+
+
+def _runs(indices: list[int]) -> Iterator[tuple[int, int]]:
+    """[1, 2, 3, 7] -> (1, 3), (7, 7)."""
+    start = 0
+    for at in range(1, len(indices) + 1):
+        if at == len(indices) or indices[at] != indices[at - 1] + 1:
+            yield indices[start], indices[at - 1]
+            start = at
+
+
+def _lot(heads: int) -> int:
+    """Numbers kept for a key's heads; `attention_lot` in kernels.h."""
+    lot = 1
+    while lot < heads:
+        lot = 2 * lot if lot < 16 else lot + 16
+    return lot
+
+
+def _padded(count: int) -> int:
+    return -(-count // LANES) * LANES
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN
+
+
+def _floats(count: int) -> int:
+    return _aligned(FLOAT_BYTES * count)

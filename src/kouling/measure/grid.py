@@ -1,0 +1,129 @@
+"""Points of the time grid, and a model with another one: what can be changed in its weights without training.
+
+- The step, to any multiple of the subsampling: the same numbers, several encoder frames at once.
+- The cached frames, downwards: the biases of far distances are left out. There is none for a distance never trained.
+- The lookahead (chunk - step), downwards: the frames that are no longer waited for are taken to be like the last one,
+  by adding their weights in the stem to its own. This costs accuracy, unless it was trained with
+  (`training.varying_chunk`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import recognizer
+from kouling.checkpoint import ModelInfo
+from kouling.config import Config, EncoderConfig
+
+CHUNKS, CACHED, STEPS = (5, 10, 15), (25, 50, 100), (3, 5, 10)  # with the model's own: 10/100/5 and 5/50/3 among them
+MOST_FRAMES_PER_STEP = 64  # of the engine
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid, in feature frames of 10 ms; printed as chunk/cached/step."""
+
+    chunk: int
+    cached: int
+    step: int
+    threshold: float | None = None  # None: the model's own
+
+    def __str__(self) -> str:
+        return f"{self.chunk}/{self.cached}/{self.step}" + ("" if self.threshold is None else f" at {self.threshold:g}")
+
+    @property
+    def delay_ms(self) -> int:
+        """The step and its lookahead: from the beginning of a step's own frames to the last frame it needs."""
+        return self.chunk * 10
+
+    def axes(self) -> dict[str, Any]:
+        """By name, the threshold only where there is one."""
+        threshold = {} if self.threshold is None else {"threshold": self.threshold}
+        return {"chunk": self.chunk, "cached": self.cached, "step": self.step, **threshold}
+
+
+def own_setting(encoder: EncoderConfig) -> Setting:
+    return Setting(encoder.streaming_chunk_size, encoder.max_cached_frames, encoder.streaming_step_size)
+
+
+def grid(
+    own: EncoderConfig,
+    chunks: Sequence[int] = (),
+    cached: Sequence[int] = (),
+    steps: Sequence[int] = (),
+    thresholds: Sequence[float] = (),
+) -> list[Setting]:
+    """Every combination. What is empty is the usual values, and those that fit the model: its own, the step of two
+    encoder frames, and of these steps the chunks with and without its lookahead."""
+    fitting = (own.streaming_step_size, 2 * own.subsampling)
+    axes = [
+        sorted(set(given or (*usual, *more)))
+        for given, usual, more in (
+            (chunks, CHUNKS, [step + ahead for step in fitting for ahead in (0, own.lookahead)]),
+            (cached, CACHED, [own.max_cached_frames]),
+            (steps, STEPS, fitting),
+        )
+    ]
+    return [
+        Setting(chunk, left, step, threshold)
+        for chunk, left, step in product(*axes)
+        for threshold in thresholds or (None,)
+    ]
+
+
+def adapt(info: ModelInfo, weights: Weights, setting: Setting) -> tuple[ModelInfo, dict[str, NDArray[Any]]]:
+    """The model with another setting, as a checkpoint has it. Raises: ValueError where the numbers do not go together,
+    or the model would have to be trained with them."""
+    own = info.config.encoder
+    if setting.chunk < setting.step:
+        raise ValueError(f"chunk {setting.chunk} is smaller than step {setting.step}")
+    if setting.step % own.subsampling:
+        raise ValueError(f"step {setting.step} is not a multiple of the model's subsampling, {own.subsampling}")
+    if setting.step > MOST_FRAMES_PER_STEP * own.subsampling:
+        raise ValueError(f"step {setting.step} is longer than the engine's {MOST_FRAMES_PER_STEP * own.subsampling}")
+    encoder = replace(
+        own,
+        streaming_chunk_size=setting.chunk,
+        max_cached_frames=setting.cached,
+        streaming_step_size=setting.step,
+    )
+    if encoder.lookahead > own.lookahead:
+        raise ValueError(f"lookahead {encoder.lookahead} (chunk - step): trained with {own.lookahead}; needs training")
+    if encoder.left_context > own.left_context:
+        raise ValueError(f"cached {setting.cached}: trained with {own.max_cached_frames}; needs training")
+    changed = dict(weights)
+    for key, value in weights.items():
+        if key.endswith("attention.distance_bias"):
+            changed[key] = value[:, : encoder.left_context + 1]
+    window = encoder.subsampling + encoder.lookahead
+    patch = weights["stem.patch.weight"].astype(np.float32)  # (C, 1, window, 5)
+    held = patch[:, :, :window].copy()
+    held[:, :, -1] += patch[:, :, window:].sum(axis=2)
+    changed["stem.patch.weight"] = held if window < patch.shape[2] else weights["stem.patch.weight"]
+    decoder = dict(info.decoder) if setting.threshold is None else {**info.decoder, "threshold": setting.threshold}
+    provenance = dict(info.provenance)
+    if setting != own_setting(own):
+        provenance["tuned"] = str(setting)
+    adapted = replace(info, config=replace(info.config, encoder=encoder), decoder=decoder, provenance=provenance)
+    recognizer.overlay_decoder(adapted)  # an impossible threshold is told here
+    return adapted, changed
+
+
+def multiply_accumulates_per_s(config: Config, units: int) -> int:
+    """Of the encoder, for one second of audio, caches full: weights times inputs, and attention."""
+    encoder, mels = config.encoder, config.features.num_mels
+    channels, width, inner = encoder.stem_channels, encoder.hidden_size, encoder.hidden_size * encoder.ffn_expansion
+    patch = mels // 2 * channels * 5 * (encoder.subsampling + encoder.lookahead)
+    stem = patch + (encoder.stem_layers * (mels // 2) + mels // 4) * 3 * channels**2 + channels * (mels // 4) * width
+    attention = 4 * width**2 + 2 * (encoder.left_context + 1) * width
+    block = 4 * width * inner + attention + 3 * width**2 + encoder.conv_kernel_size * width
+    frames_per_s = 1000 / config.features.frame_shift_ms / encoder.subsampling
+    return round(frames_per_s * (stem + encoder.layers * block + width * units))

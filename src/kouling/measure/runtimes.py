@@ -1,0 +1,193 @@
+"""The runtimes that can be measured, each behind the same calls. Another one is a `Runtime` in `RUNTIMES`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import recognizer
+from kouling.checkpoint import ModelInfo
+from kouling.deploy import engine
+from kouling.deploy.onnx import OnnxRunner
+from kouling.measure import arena, footprint
+from kouling.measure.footprint import Plan
+from kouling.recognizer import Recognizer, Runner
+
+SIZES = {"step": 0, "300": 300, "500": 500}  # feature frames of a call; a step has as many as the model says
+
+Floats = NDArray[np.float32]
+Call = Callable[[Floats], Floats]  # feature frames (T, M) -> log-probabilities (N, V)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    name: str
+    file: str  # of a model's folder
+    module: str  # which must be installed
+    install: str  # the command that installs it
+    export: str  # how to get the file from a checkpoint
+    open: Callable[[Path], Any]  # -> Engine or Runner
+    plan: Callable[[Path, Any, int], Plan]  # file, opened, feature frames
+
+
+def _plan_engine(path: Path, opened: engine.Engine, frames: int) -> Plan:
+    at_once = _at_once(opened.info, frames)
+    return arena.plan(path.read_bytes(), opened.info, frames, opened.stream(at_once).size, at_once)
+
+
+def _plan_onnx(path: Path, opened: Runner, frames: int) -> Plan:
+    return footprint.in_float32(opened.info.config, len(opened.info.units), frames, path.stat().st_size)
+
+
+def _plan_torch(path: Path, opened: Runner, frames: int) -> Plan:
+    return footprint.in_float32(opened.info.config, len(opened.info.units), frames)
+
+
+def _open_torch(path: Path) -> Runner:
+    from kouling.deploy.pytorch import TorchRunner
+
+    return TorchRunner(path)
+
+
+RUNTIMES = {
+    each.name: each
+    for each in (
+        Runtime(
+            "engine",
+            recognizer.ENGINE_FILE,
+            "kouling._engine",
+            "pip install --force-reinstall --no-deps kouling  (with a C++ compiler; the engine was not built)",
+            "kouling export {} --target engine -o MODEL.kouling",
+            engine.Engine,
+            _plan_engine,
+        ),
+        Runtime(
+            "onnx",
+            recognizer.STEP_FILE,
+            "onnxruntime",
+            "pip install 'kouling[onnx]'",
+            "kouling export {} --target onnx -o step.onnx",
+            OnnxRunner,
+            _plan_onnx,
+        ),
+        Runtime(
+            "torch",
+            "model.safetensors",
+            "torch",
+            "pip install 'kouling[train]'",
+            "kouling train",
+            _open_torch,
+            _plan_torch,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model's file, opened on a runtime."""
+
+    runtime: Runtime
+    path: Path
+    opened: Any
+
+    @property
+    def info(self) -> ModelInfo:
+        info: ModelInfo = self.opened.info
+        return info
+
+    @property
+    def label(self) -> str:
+        return f"{self.info.name}:{self.runtime.name}"
+
+    def frames(self, size: str) -> int:
+        """Feature frames of a call: 300 and 500 rounded up to whole steps."""
+        return frames_of(self.info, SIZES[size])
+
+    def plan(self, size: str) -> Plan:
+        return self.runtime.plan(self.path, self.opened, self.frames(size))
+
+    def call(self, size: str) -> Call:
+        """A stream of its own, called with that many feature frames again and again; it remembers from call to call."""
+        if isinstance(self.opened, engine.Engine):
+            stream = self.opened.stream(_at_once(self.info, self.frames(size)))
+            subsampling = self.info.config.encoder.subsampling
+            return lambda features: stream.log_probs(features, subsampling)
+        state = self.opened.initial_state()
+
+        def call(features: Floats) -> Floats:
+            nonlocal state
+            log_probs, state = self.opened.step(features, state)
+            result: Floats = log_probs
+            return result
+
+        return call
+
+    def recognizer(self) -> Recognizer:
+        """A stream of its own from samples to commands, of all the model's words."""
+        return self.opened.recognizer() if isinstance(self.opened, engine.Engine) else Recognizer(self.opened)
+
+
+def frames_of(info: ModelInfo, frames: int) -> int:
+    step = info.config.encoder.streaming_step_size
+    return max(-(-frames // step), 1) * step
+
+
+def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
+    """The runtime and its file of a model: an installed model's name, a folder, or a file; the runtime that fits the
+    file if none is named, in a folder the engine.
+
+    Raises: ValueError, one line, where there is no such model or runtime, or the runtime is not installed.
+    """
+    if runtime is not None and runtime not in RUNTIMES:
+        raise ValueError(f"no runtime {runtime!r}; allowed: {', '.join(RUNTIMES)}")
+    path = recognizer.MODELS / str(model) if str(model) in recognizer.model_names() else Path(model)
+    if path.is_dir():
+        there = [each for each in RUNTIMES.values() if (path / each.file).is_file()]
+        there.sort(key=lambda each: not is_installed(each))  # stable: the engine first, where it was built
+        path = path / (RUNTIMES[runtime].file if runtime else there[0].file if there else recognizer.ENGINE_FILE)
+    elif not path.is_file():
+        path = recognizer.find_model(model)  # says what there is
+    suited = [each for each in RUNTIMES.values() if Path(each.file).suffix == path.suffix]
+    chosen = RUNTIMES[runtime] if runtime else suited[0] if suited else RUNTIMES["engine"]
+    if chosen not in suited or not path.is_file():
+        weights = path.with_name(RUNTIMES["torch"].file)
+        raise ValueError(f"{path}: no model for {chosen.name}; make one with: {chosen.export.format(weights)}")
+    if not is_installed(chosen):
+        raise ValueError(f"{chosen.name} is not installed; install it with: {chosen.install}")
+    return chosen, path
+
+
+def is_installed(runtime: Runtime) -> bool:
+    return importlib.util.find_spec(runtime.module) is not None
+
+
+def open_subject(runtime: Runtime, path: Path) -> Subject:
+    """Raises: ValueError where the file is unusable."""
+    return Subject(runtime, path, runtime.open(path))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch, where it is loaded, computes on one thread meanwhile; the other runtimes always do."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)
+
+
+def _at_once(info: ModelInfo, frames: int) -> int:
+    return engine.LIVE if frames <= info.config.encoder.streaming_step_size else engine.FILE
