@@ -9,8 +9,14 @@ BENCH := .venv-bench/.installed
 BIN := .venv-test/bin
 ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
+CLANG ?= clang
+FUZZ_SECONDS ?= 1200
+CORPUS := engine/fuzz/corpus
+FUZZ_FLAGS := -std=c11 -O2 -g -ffp-contract=off -D_DEFAULT_SOURCE \
+  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iengine -Iengine/src -DGOOD_MODEL='"$(CORPUS)/seed-small"'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test amalgamate sizes bench live clean
+.PHONY: help demo test amalgamate sizes bench live fuzz clean
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -30,7 +36,7 @@ demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in exampl
 test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
 	$(BIN)/ruff check src tests engine bench
 	$(BIN)/ruff format --check src tests engine bench
-	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py
+	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
 	$(BIN)/pytest
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
@@ -45,6 +51,17 @@ bench: $(BENCH)  ## set up .venv-bench, then the engine against ONNX Runtime, Li
 
 live: $(BENCH)  ## 2,000 live streams at once, and the time of a step over an hour (Linux)
 	.venv-bench/bin/python -m bench.live
+
+fuzz:  ## inputs that break the C engine, searched for FUZZ_SECONDS=1200 with Clang's libFuzzer and sanitizers
+	@command -v $(CLANG) >/dev/null || { \
+	  echo "make fuzz needs Clang and its libFuzzer (apt install clang); try: make fuzz CLANG=clang-14" >&2; exit 1; }
+	@mkdir -p build/fuzz/corpus
+	$(CLANG) $(FUZZ_FLAGS) -o build/fuzz/fuzz engine/fuzz/fuzz.c engine/fuzz/mutate.c engine/src/*.c -lm
+	@cp $(CORPUS)/* build/fuzz/corpus
+	build/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=49152 -timeout=120 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/ build/fuzz/corpus
+	@echo "kept: what reaches code that nothing in $(CORPUS) reaches, if it is small"
+	build/fuzz/fuzz -merge=1 -use_counters=0 -max_len=20480 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus
 
 clean:  ## delete all environments, caches and builds; runs/ and data/ stay
 	rm -rf .venv .venv-test .venv-bench .mypy_cache .ruff_cache .pytest_cache build dist

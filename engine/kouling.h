@@ -46,7 +46,7 @@ typedef enum {
     KOULING_UNFIT,      /* the command set was made for another model */
     KOULING_TOO_SMALL,  /* the memory is smaller than kouling_stream_size says */
     KOULING_NOT_READY,  /* the stream was not initialised, or its initialisation failed */
-    KOULING_NOT_ALLOWED /* a number is not among those allowed */
+    KOULING_NOT_ALLOWED /* a number is not among those allowed, or a length is one that nothing in memory has, such as -1 */
 } kouling_status;
 
 const char *kouling_message(kouling_status status);
@@ -63,7 +63,9 @@ typedef struct {
     const void *data;
 } kouling_model;
 
-/* Check a model once and refer to it where it lies. `data` must stay there, unchanged, as long as the model is used. */
+/* Check a model once and refer to it where it lies. `data` must stay there, unchanged, as long as the model is used.
+ * `bytes` is how many may be read, no fewer than the file has. Where the result is not KOULING_OK, `model` refers to none,
+ * and every function refuses it with KOULING_NULL. */
 kouling_status kouling_model_open(kouling_model *model, const void *data, size_t bytes);
 /* What the model says about itself, as JSON in UTF-8 (not ended by a zero): name, units, licence, provenance. */
 kouling_status kouling_model_text(const kouling_model *model, const char **text, size_t *bytes);
@@ -82,8 +84,9 @@ typedef struct kouling_stream kouling_stream;
  * KOULING_LIVE to KOULING_MAX_FRAMES. */
 kouling_status kouling_stream_size(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
                                    size_t *bytes);
-/* A stream in `memory`, aligned to KOULING_ALIGN, of at least that size; it needs no freeing. `stream` is set only where
- * the result is KOULING_OK. The model's and the command set's bytes must outlive it. */
+/* A stream in `memory`, aligned to KOULING_ALIGN, of at least that size; it needs no freeing. Where the result is not
+ * KOULING_OK, `*stream` is NULL, and a stream that lay in `memory` before may not be used any more. The model's and the
+ * command set's bytes must outlive it. */
 kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model *model, const kouling_commands *commands,
                                    uint32_t frames, void *memory, size_t bytes);
 /* Forget everything heard: the stream is as if just initialised. */

@@ -7,7 +7,7 @@
 void *arena_take(arena *from, size_t count, size_t size) {
     const size_t bytes = (count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
     void *given = from->base ? from->base + from->at : NULL;
-    from->at += bytes;
+    from->at = bytes < SIZE_MAX - from->at ? from->at + bytes : SIZE_MAX; /* more than a 32-bit processor can count */
     return given;
 }
 

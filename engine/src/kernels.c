@@ -159,7 +159,7 @@ static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t b = 0; b < blocks; b++) {
                 int32_t one[TILE_ROWS][TILE_BLOCKS][LANES];
-                tile_vnni(w + b * block, block, fours, column_sums + (half ? 0 : b * LANES), x + r * stride, stride, 1, 1, one, half);
+                tile_vnni(w + b * block, block, fours, half ? NULL : column_sums + b * LANES, x + r * stride, stride, 1, 1, one, half);
                 memcpy(sums[r][b], one[0][0], sizeof one[0][0]);
             }
 }

@@ -36,7 +36,7 @@ typedef int8_t bytes __attribute__((vector_size(16)));
 typedef float lanes_at __attribute__((vector_size(64), aligned(4), may_alias)); /* in memory, at any float */
 typedef int32_t ints_at __attribute__((vector_size(64), aligned(4), may_alias));
 typedef uint16_t halves_at __attribute__((vector_size(32), aligned(2), may_alias));
-typedef uint32_t wholes __attribute__((vector_size(64)));
+typedef uint32_t wholes __attribute__((vector_size(64))); /* also bits of floats that may be no numbers: sums may overflow */
 typedef int8_t bytes_at __attribute__((vector_size(16), aligned(1), may_alias));
 
 KL_INLINE lanes lanes_load(const float *p) { return *(const lanes_at *)p; }
@@ -62,12 +62,12 @@ KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 /* bfloat16 -> floats */
 #define lanes_of_halves(p) ((lanes)(__builtin_convertvector(*(const halves_at *)(const void *)(p), wholes) << 16))
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
-KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((ints)x + ((ints)magic_n << 23)); }
+KL_INLINE lanes lanes_scale(lanes x, lanes magic_n) { return (lanes)((wholes)x + ((wholes)magic_n << 23)); }
 /* x = 2^exponent * fraction, the fraction from sqrt(1/2) to sqrt(2). */
 KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
-    const ints n = ((ints)x - 0x3f3504f3) >> 23;
+    const ints n = (ints)((wholes)x - 0x3f3504f3) >> 23;
     *exponent = __builtin_convertvector(n, lanes);
-    *fraction = (lanes)((ints)x - (n << 23));
+    *fraction = (lanes)((wholes)x - ((wholes)n << 23));
 }
 /* The lowest byte of each float's bits. */
 #define lanes_store_bytes_by_halves(p, x) \
@@ -146,10 +146,10 @@ KL_INLINE lanes lanes_scale(lanes x, lanes n) {
 }
 KL_INLINE void lanes_split(lanes x, lanes *exponent, lanes *fraction) {
     for (int i = 0; i < LANES; i++) {
-        const int32_t bits = float_bits(x.v[i]), low = bits - 0x3f3504f3;
-        const int32_t n = low >= 0 ? low / (1 << 23) : -((-low + (1 << 23) - 1) / (1 << 23));
+        const uint32_t bits = (uint32_t)float_bits(x.v[i]);
+        const int32_t low = (int32_t)(bits - 0x3f3504f3u), n = low >= 0 ? low / (1 << 23) : -1 - (-1 - low) / (1 << 23);
         exponent->v[i] = (float)n;
-        fraction->v[i] = bits_float(bits - n * (1 << 23));
+        fraction->v[i] = bits_float((int32_t)(bits - ((uint32_t)n << 23)));
     }
 }
 KL_INLINE void lanes_store_bytes_by_halves(int8_t *p, lanes x) {

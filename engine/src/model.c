@@ -96,6 +96,7 @@ static kouling_status check_file(const void *data, size_t bytes, const char *mag
     uint32_t fields[3];
     if (!data) return KOULING_NULL;
     if ((uintptr_t)data % KOULING_ALIGN) return KOULING_MISALIGNED;
+    if (bytes > MOST_BYTES) return KOULING_NOT_ALLOWED;
     if (bytes < 8 || memcmp(data, magic, 8)) return not_one;
     if (bytes < CHECKED_FROM) return KOULING_TRUNCATED;
     memcpy(fields, (const uint8_t *)data + 8, sizeof fields);
@@ -122,7 +123,7 @@ static int tables_fit(const model_header *m) {
     return !from.failed && from.at == m->weights_at;
 }
 
-static int weights_fit(const model_header *m) {
+reader walk_weights(const model_header *m) {
     const uint32_t width = m->width, channels = m->stem_channels;
     reader from = model_weights(m);
     read_linear(&from, channels, 5 * (m->lookahead + m->subsampling));
@@ -140,6 +141,11 @@ static int weights_fit(const model_header *m) {
         read_floats(&from, width), read_floats(&from, width);
     }
     read_linear(&from, m->units, width);
+    return from;
+}
+
+static int weights_fit(const model_header *m) {
+    const reader from = walk_weights(m);
     return !from.failed && from.at == m->commands_at;
 }
 
@@ -179,8 +185,9 @@ kouling_status kouling_model_text(const kouling_model *model, const char **text,
 
 kouling_status kouling_commands_open(kouling_commands *commands, const kouling_model *model, const void *data, size_t bytes) {
     command_set set;
-    if (!commands || !model || !model->data) return KOULING_NULL;
+    if (!commands) return KOULING_NULL;
     commands->data = NULL;
+    if (!model || !model->data) return KOULING_NULL;
     kouling_status status = check_file(data, bytes, "KLWORDS", COMMANDS_VERSION, sizeof(commands_header), KOULING_NO_COMMANDS);
     if (status == KOULING_OK) status = commands_read(&set, data);
     if (status == KOULING_OK && set.header->units != ((const model_header *)model->data)->units) status = KOULING_UNFIT;

@@ -8,6 +8,7 @@
 #define MODEL_VERSION 1
 #define MODEL_ALIGN 64
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
+#define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
 enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
 enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
@@ -68,6 +69,8 @@ typedef struct {
 } reader;
 
 reader model_weights(const model_header *model);
+/* Past all weights, where the model's shape puts their end. */
+reader walk_weights(const model_header *model);
 const float *read_floats(reader *from, size_t count);
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
 reader model_tables(const model_header *model);

@@ -40,7 +40,8 @@ static kouling_status choose(const kouling_model *model, const kouling_commands 
     if (!model || !model->data || (commands && !commands->data)) return KOULING_NULL;
     if (frames < 1 || frames > KOULING_MAX_FRAMES) return KOULING_NOT_ALLOWED;
     *m = model->data;
-    return commands_read(set, commands ? commands->data : (const uint8_t *)model->data + (*m)->commands_at);
+    const kouling_status status = commands_read(set, commands ? commands->data : (const uint8_t *)model->data + (*m)->commands_at);
+    return status == KOULING_OK && set->header->units != (*m)->units ? KOULING_UNFIT : status; /* opened for another one */
 }
 
 kouling_status kouling_stream_size(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
@@ -59,13 +60,16 @@ kouling_status kouling_stream_init(kouling_stream **stream, const kouling_model 
     const model_header *m;
     command_set set;
     kouling_stream unplaced;
-    if (!stream || !memory) return KOULING_NULL;
+    if (!stream) return KOULING_NULL;
+    *stream = NULL;
+    if (!memory) return KOULING_NULL;
     if ((uintptr_t)memory % KOULING_ALIGN) return KOULING_MISALIGNED;
+    if (bytes > MOST_BYTES) return KOULING_NOT_ALLOWED;
+    kouling_stream *s = memory;
+    memset(s, 0, bytes < sizeof *s ? bytes : sizeof *s); /* whatever goes wrong from here on, an earlier stream is no more */
     kouling_status status = choose(model, commands, frames, &m, &set);
     if (status != KOULING_OK) return status;
     if (bytes < place(&unplaced, m, &set, frames, NULL)) return KOULING_TOO_SMALL;
-    kouling_stream *s = memory;
-    memset(s, 0, sizeof *s);
     place(s, m, &set, frames, memory);
     reader from = model_tables(m);
     s->tables = read_tables(&from, m);
@@ -102,6 +106,7 @@ int kouling_use_level(kouling_stream *s, const char *name) {
 /* Samples into the window -> whether it is full. */
 static int fill_window(kouling_stream *s, const int16_t *samples, size_t count, size_t *used) {
     const size_t room = WINDOW_SAMPLES - s->samples_waiting, left = count - *used, taken = left < room ? left : room;
+    if (!taken) return 0; /* `samples` may be NULL; a window that is full is emptied at once */
     memcpy(s->samples + s->samples_waiting, samples + *used, taken * sizeof *samples);
     s->samples_waiting += (uint32_t)taken;
     *used += taken;
@@ -139,6 +144,7 @@ kouling_status kouling_accept(kouling_stream *s, const int16_t *samples, size_t 
                               kouling_event *events, size_t *heard) {
     if (!s || (!samples && count) || !used || !events || !heard) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
+    if (count > MOST_BYTES / sizeof *samples) return KOULING_NOT_ALLOWED;
     const model_header *m = s->encoder.model;
     const uint32_t full = s->encoder.most * m->subsampling, step = step_of(m);
     *used = *heard = 0;
@@ -183,6 +189,7 @@ kouling_status kouling_features(kouling_stream *s, const int16_t *samples, size_
                                 size_t room, size_t *frames) {
     if (!s || (!samples && count) || !used || (!features && room) || !frames) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
+    if (count > MOST_BYTES / sizeof *samples) return KOULING_NOT_ALLOWED;
     *used = *frames = 0;
     while (*frames < room && fill_window(s, samples, count, used)) make_features(s, features + s->encoder.model->mels * (*frames)++);
     return KOULING_OK;
@@ -192,7 +199,8 @@ kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_
     if (!s || ((!features || !log_probs) && frames)) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
-    if (frames % step_of(m)) return KOULING_NOT_ALLOWED;
+    const size_t most = MOST_BYTES / sizeof(float);
+    if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / m->units) return KOULING_NOT_ALLOWED;
     for (size_t left = frames / m->subsampling; left > 0;) {
         const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
         encoder_run(&s->encoder, features, now, log_probs);
