@@ -1,6 +1,6 @@
 """Joins the engine into two files for other trees: `amalgamate.py DIR` writes kouling.c and kouling.h there.
 
-Needs nothing but Python. Headers of ours go in once, where they are first included; kernels.inc each time. All but the
+Needs nothing but Python. Headers of ours go in once, where they are first included; the .inc each time. All but the
 functions of kouling.h becomes static: what another file of a firmware calls `checksum` is none of our business.
 """
 
