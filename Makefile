@@ -61,7 +61,7 @@ fuzz:  ## inputs that break the C engine, searched for FUZZ_SECONDS=1200 with Cl
 	build/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=49152 -timeout=120 -print_final_stats=1 \
 	  -artifact_prefix=build/fuzz/ build/fuzz/corpus
 	@echo "kept: what reaches code that nothing in $(CORPUS) reaches, if it is small"
-	build/fuzz/fuzz -merge=1 -use_counters=0 -max_len=20480 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus
+	build/fuzz/fuzz -merge=1 -use_counters=0 -max_len=18560 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus
 
 clean:  ## delete all environments, caches and builds; runs/ and data/ stay
 	rm -rf .venv .venv-test .venv-bench .mypy_cache .ruff_cache .pytest_cache build dist
