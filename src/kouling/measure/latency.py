@@ -25,7 +25,8 @@ from kouling.measure.runtimes import SIZES, Subject
 from kouling.recognizer import Recognizer
 
 TURNS = 60
-CALLS_A_TURN = {"step": 20, "300": 2, "500": 2}  # timed; one more before them is not
+CALLS_A_TURN = {"step": 50, "300": 2, "500": 2}  # timed
+WARMING_CALLS = {"step": 10, "300": 1, "500": 1}  # before them: the one before has filled the processor's caches
 LOOP_S = 12  # of the audio that streams hear again and again; a whole number of steps of 10, 30, 40, 50 or 60 ms
 EARLY_S = (5.0, 15.0)  # around second 10
 LATE_S = 60.0  # the last minute
@@ -79,7 +80,8 @@ def measure(subjects: Sequence[Subject], report: Report | None = None) -> list[d
         found: list[dict[str, list[tuple[int, bool]]]] = [{size: [] for size in SIZES} for _ in subjects]
         for turn in range(TURNS):
             for index, size, call, _ in tasks:
-                call()
+                for _ in range(WARMING_CALLS[size]):
+                    call()
                 found[index][size] += [_watched_ns(call) for _ in range(CALLS_A_TURN[size])]
             if report:
                 report(turn + 1)
