@@ -48,8 +48,15 @@ def figure(width: float = 8.0, height: float = 4.5, rows: int = 1, columns: int 
 
 
 def title(axes: Axes, text: str) -> None:
-    """The message of a picture, on its left. (A style ends when the axes are made; titles come later.)"""
-    axes.set_title(text, loc="left", fontweight=STYLE["axes.titleweight"], fontsize=STYLE["axes.titlesize"])
+    """The message of a picture, on its left. (A style ends when the axes are made; titles come later.)
+
+    Where the axes are alone, it has the whole width of the picture.
+    """
+    style: Any = {"fontweight": STYLE["axes.titleweight"], "fontsize": STYLE["axes.titlesize"]}
+    if len(axes.figure.axes) == 1:
+        axes.figure.suptitle(text, x=0.01, ha="left", **style)
+    else:
+        axes.set_title(text, loc="left", **style)
 
 
 def svg(made: Figure) -> str:
