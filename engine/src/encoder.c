@@ -12,12 +12,13 @@ void *arena_take(arena *from, size_t count, size_t size) {
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t remembered_size(const model_header *m) { return m->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float); }
 static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *memory) {
     const size_t mels = model->mels, width = model->width, channels = model->stem_channels, n = most;
     const size_t window = model->lookahead + model->subsampling, context = model->left_context + 1;
-    const size_t remembered = model->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
+    const size_t remembered = remembered_size(model);
     e->model = model;
     e->level = kernels_named(NULL);
     e->most = most;
@@ -50,7 +51,7 @@ void encoder_reset(encoder *e) {
     e->seen = e->key_row = e->past_row = 0;
     memset(e->tail, 0, model->lookahead * model->mels * sizeof(float));
     for (uint32_t i = 0; i < model->layers; i++) {
-        const size_t size = model->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
+        const size_t size = remembered_size(model);
         const size_t ring = (size_t)(model->left_context + 1) * model->width * size;
         memset(e->blocks[i].keys, 0, ring);
         memset(e->blocks[i].values, 0, ring);

@@ -21,7 +21,9 @@ from kouling.deploy import model_file
 from kouling.deploy.engine import Engine
 from kouling.measure import accuracy, tune, tune_page
 from kouling.measure import tune as tune_module  # where the fixture has its name
-from kouling.measure.grid import Setting, adapt, grid, multiply_accumulates_per_s, own_setting
+from kouling.measure.footprint import macs_per_s
+from kouling.measure.grid import Setting, adapt, grid, own_setting
+from kouling.measure.intervals import wilson
 from kouling.measure.words import speaker
 from kouling.recognizer import Recognizer
 
@@ -178,9 +180,9 @@ def test_multiply_accumulates_are_counted(tiny: Any) -> None:
     info, weights = tiny
     stem = 8 * 4 * 5 * 8 + 4 * 3 * 4 * 4 + 4 * 4 * 16
     block = 4 * 16 * 32 + 4 * 16 * 16 + 2 * 11 * 16 + 3 * 16 * 16 + 5 * 16
-    assert multiply_accumulates_per_s(info.config, 5) == 25 * (stem + 2 * block + 16 * 5)
+    assert macs_per_s(info.config, 5) == 25 * (stem + 2 * block + 16 * 5)
     shorter, _ = adapt(info, weights, Setting(8, 20, 8))
-    assert multiply_accumulates_per_s(shorter.config, 5) == 25 * (stem - 8 * 4 * 5 * 4 + 2 * (block - 2 * 5 * 16) + 80)
+    assert macs_per_s(shorter.config, 5) == 25 * (stem - 8 * 4 * 5 * 4 + 2 * (block - 2 * 5 * 16) + 80)
 
 
 # Figures
@@ -226,11 +228,11 @@ def test_the_best_setting_within_a_delay_and_the_front() -> None:
 
 def test_intervals_hold_the_share_and_shrink() -> None:
     for share in (0.0, 0.5, 0.93, 1.0):
-        low, high = tune.interval(share, 100)
-        wide, narrow = high - low, np.diff(tune.interval(share, 1000))[0]
+        low, high = wilson(round(100 * share), 100)
+        wide, narrow = high - low, np.diff(wilson(round(1000 * share), 1000))[0]
         assert 0 <= low <= share <= high + 1e-9 <= 1 + 1e-9 and narrow < wide
-    assert tune.interval(0.5, 100) == pytest.approx((0.404, 0.596), abs=0.001)
-    assert tune.interval(0.0, 0) == (0, 1)
+    assert wilson(50, 100) == pytest.approx((0.404, 0.596), abs=0.001)
+    assert wilson(0, 0) == (0, 1)
 
 
 def test_a_study_decides_as_evaluate_does(tiny_model: Path, clips: Path, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import struct
 from collections.abc import Iterator
 
 from kouling.checkpoint import ModelInfo
+from kouling.deploy import model_file
 from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer, Operation, Plan, Walk
 
 ALIGN = 64
+STATE_AT = 112  # in the header: how a stream stores what it remembers
+HALF_BYTES = 2  # of a bfloat16
 LANES = 16
 GROUP = 32  # inputs of an int4 layer that share a multiplier
 NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES = 40, 48, 8  # node_state and candidate of decoder.h
@@ -63,13 +66,15 @@ def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dic
     turned, stem_width = _padded((mels + 4) * window + 3), channels * (mels // 4)
     positions = _padded((mels // 2 + 2) * channels)
     wide = max(inner, 3 * width, _padded(units))
-    ring = _floats(context * width)
+    (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
+    number = HALF_BYTES if state_kind == model_file.STATES["bfloat16"] else FLOAT_BYTES
+    ring = _aligned(number * context * width)
     pointers = _aligned(3 * 8 * encoder.layers)
     state = {
         "stem state": _floats(encoder.lookahead * mels) + pointers,
         "keys of the past": encoder.layers * ring,
         "values of the past": encoder.layers * ring,
-        "convolution's past": encoder.layers * _floats(encoder.conv_kernel_size * width),
+        "convolution's past": encoder.layers * _aligned(number * encoder.conv_kernel_size * width),
         "decoder": _decoder_bytes(file),
         "features that wait": _floats(most * encoder.subsampling * mels),
         "log-probabilities that wait": _floats(most * units),

@@ -274,3 +274,10 @@ class Walk:
         role = "next convolution's past"
         self._do("keep", width, [joined], rows=past, kind=STATE, role=role, of=past * width)
         return self._do("add", width, [x, y])
+
+
+def macs_per_s(config: Config, units: int) -> int:
+    """Multiply-accumulates of the encoder for one second of audio, in steps, caches full."""
+    step = config.encoder.streaming_step_size
+    walk = Walk(config, units, step, windowed=True)
+    return round(sum(each.macs for each in walk.operations) * 1000 / (step * config.features.frame_shift_ms))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from kouling import recognizer
 from kouling.checkpoint import ModelInfo
-from kouling.config import Config, EncoderConfig
+from kouling.config import EncoderConfig
 
 CHUNKS, CACHED, STEPS = (5, 10, 15), (25, 50, 100), (3, 5, 10)  # with the model's own: 10/100/5 and 5/50/3 among them
 MOST_FRAMES_PER_STEP = 64  # of the engine
@@ -115,15 +115,3 @@ def adapt(info: ModelInfo, weights: Weights, setting: Setting) -> tuple[ModelInf
     adapted = replace(info, config=replace(info.config, encoder=encoder), decoder=decoder, provenance=provenance)
     recognizer.overlay_decoder(adapted)  # an impossible threshold is told here
     return adapted, changed
-
-
-def multiply_accumulates_per_s(config: Config, units: int) -> int:
-    """Of the encoder, for one second of audio, caches full: weights times inputs, and attention."""
-    encoder, mels = config.encoder, config.features.num_mels
-    channels, width, inner = encoder.stem_channels, encoder.hidden_size, encoder.hidden_size * encoder.ffn_expansion
-    patch = mels // 2 * channels * 5 * (encoder.subsampling + encoder.lookahead)
-    stem = patch + (encoder.stem_layers * (mels // 2) + mels // 4) * 3 * channels**2 + channels * (mels // 4) * width
-    attention = 4 * width**2 + 2 * (encoder.left_context + 1) * width
-    block = 4 * width * inner + attention + 3 * width**2 + encoder.conv_kernel_size * width
-    frames_per_s = 1000 / config.features.frame_shift_ms / encoder.subsampling
-    return round(frames_per_s * (stem + encoder.layers * block + width * units))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,25 +60,14 @@ def title(axes: Axes, text: str) -> None:
 
 def svg(made: Figure) -> str:
     """The picture as one <svg> element that scales with the page."""
-    text = _render(made, "svg").decode()
-    start = text.index("<svg")
-    element = text[start:]
-    opening = re.sub(r'\b(width|height)="[\d.]+pt"\s*', "", element[: element.index(">")])
-    return opening + element[element.index(">") :]
-
-
-def save(made: Figure, path: Path) -> None:
-    """As PNG, or SVG by the name's end, under a temporary name first. Raises: OSError."""
-    from kouling.checkpoint import write_whole
-
-    write_whole(path, _render(made, path.suffix.lstrip(".") or "png"))
-
-
-def _render(made: Figure, kind: str) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # of Chinese: the reader's fonts have it
-        made.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+        made.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue().decode()
+    start = text.index("<svg")
+    element = text[start:]
+    opening = re.sub(r'\b(width|height)="[\d.]+pt"\s*', "", element[: element.index(">")])
+    return opening + element[element.index(">") :]

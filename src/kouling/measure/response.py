@@ -11,7 +11,7 @@ import numpy as np
 
 from kouling import audio
 from kouling.audio import SAMPLE_RATE_HZ
-from kouling.measure import noise, recordings
+from kouling.measure import recordings, stream
 from kouling.recognizer import Recognizer
 
 WAIT_S = 3.0  # of silence behind a clip, in which its command may still come
@@ -63,16 +63,13 @@ def measure(
         except (ValueError, OSError) as error:
             result.skipped.append(" ".join(str(error).split()))
             continue
-        _, end = noise.speech_bounds(samples)
         heard = np.concatenate([samples, np.zeros(round(WAIT_S * SAMPLE_RATE_HZ), np.int16)])
-        heard_by.reset()
-        for start in range(0, len(heard), portion):
-            events = heard_by.accept(heard[start : start + portion])
-            if any(event.name == label for event in events):
-                result.delays_ms.append((min(start + portion, len(heard)) - end) / SAMPLE_RATE_HZ * 1000)
-                break
-        else:
+        portions = (heard[start : start + portion] for start in range(0, len(heard), portion))
+        delay_s = stream.time_to_command_s(heard_by, samples, label, portions)
+        if delay_s is None:
             result.missed += 1
+        else:
+            result.delays_ms.append(delay_s * 1000)
     if not result.delays_ms and not result.missed:
         raise ValueError(
             f"{folder}: no clip of a command of {heard_by.info.name}; its commands: {', '.join(sorted(names))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,21 @@ def hear(recognizer: Recognizer, samples: NDArray[np.int16], block_s: float = 1.
     for start in range(0, len(samples), size):
         heard += recognizer.accept(samples[start : start + size])
     return heard + recognizer.finish()
+
+
+def time_to_command_s(
+    recognizer: Recognizer, samples: NDArray[np.int16], name: str, portions: Iterable[NDArray[np.int16]]
+) -> float | None:
+    """Seconds from the end of the word in `samples`, by its energy, to the event `name`, when it is heard in portions;
+    negative where it is decided before the word is over, None where it is not. portions: of the samples, and of what
+    comes behind them. Computing is not in it."""
+    recognizer.reset()
+    fed = 0
+    for portion in portions:
+        fed += len(portion)
+        if any(event.name == name for event in recognizer.accept(portion)):
+            return (fed - noise.speech_bounds(samples)[1]) / SAMPLE_RATE_HZ
+    return None
 
 
 def score(heard: list[Command], spoken: list[Spoken], seconds: float) -> StreamResult:

@@ -19,12 +19,14 @@ from kouling.audio import SAMPLE_RATE_HZ
 from kouling.checkpoint import ModelInfo
 from kouling.commands import CommandSet
 from kouling.deploy import model_file
-from kouling.deploy.engine import Engine, EngineRecognizer
-from kouling.measure import noise
+from kouling.deploy.engine import LIVE, Engine, EngineRecognizer
 from kouling.measure.accuracy import SILENCE, UNKNOWN, Evaluation, decide, label_of
-from kouling.measure.grid import Setting, adapt, multiply_accumulates_per_s, own_setting
+from kouling.measure.footprint import macs_per_s
+from kouling.measure.grid import Setting, adapt, own_setting
+from kouling.measure.intervals import wilson
 from kouling.measure.measurement import Measurement, measured
 from kouling.measure.recordings import labelled
+from kouling.measure.stream import time_to_command_s
 from kouling.recognizer import Recognizer
 
 QUICK_CLIPS = 500
@@ -55,12 +57,18 @@ class Outcome:
         return self.evaluation.accuracy
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        clips = self.evaluation.clips
+        return wilson(round(self.accuracy * clips), clips)
+
+    @property
     def microseconds(self) -> float:
         return float(np.median(self.speeds))
 
     @property
     def multiply_accumulates(self) -> int:
-        return multiply_accumulates_per_s(self.info.config, len(self.info.units))
+        return macs_per_s(self.info.config, len(self.info.units))
 
     @property
     def total_bytes(self) -> int:
@@ -232,7 +240,7 @@ class Study:
             {
                 **each.setting.axes(),
                 "accuracy": round(each.accuracy, 6),
-                "interval": [round(bound, 6) for bound in interval(each.accuracy, each.evaluation.clips)],
+                "interval": [round(bound, 6) for bound in each.interval],
                 "delay_ms": each.setting.delay_ms,
                 "time_to_command_ms": {
                     "median": _rounded(each.wait_ms(50)),
@@ -302,38 +310,21 @@ def order(data: Path, command_set: CommandSet) -> list[Recording]:
 def wait_s(stream: Recognizer, samples: NDArray[np.int16], label: str, step: int) -> float | None:
     """Seconds from the end of the word in a clip to the event, fed a step at a time, each portion completing a step,
     and silence behind the clip; None where there is no such event."""
-    stream.reset()
-    end = noise.speech_bounds(samples)[1]
     heard = np.concatenate([samples, np.zeros(round(LISTENED_S * SAMPLE_RATE_HZ), dtype=np.int16)])
     size = step * SAMPLE_RATE_HZ // 100
-    start = 0
-    for stop in range(size + WINDOW_TAIL, len(heard) + 1, size):
-        if any(event.name == label for event in stream.accept(heard[start:stop])):
-            return (stop - end) / SAMPLE_RATE_HZ
-        start = stop
-    return None
+    stops = range(size + WINDOW_TAIL, len(heard) + 1, size)
+    return time_to_command_s(stream, samples, label, (heard[a:b] for a, b in zip((0, *stops), stops, strict=False)))
 
 
 def _live(engine: Engine, command_set: CommandSet) -> EngineRecognizer:
     """A stream that computes one step at a time, as on a device."""
     packed = model_file.pack_commands(engine.info, command_set)
-    stream = engine._engine.Stream(engine.model, packed, engine._engine.LIVE)
-    return EngineRecognizer(engine.info, command_set, stream)
+    return EngineRecognizer(engine.info, command_set, engine.stream(LIVE, packed))
 
 
 def dominates(one: Outcome, other: Outcome) -> bool:
     pairs = list(zip(one.costs, other.costs, strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def interval(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share that was found in `count` clips."""
-    if not count:
-        return 0.0, 1.0
-    z = 1.96
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
-    return float(max(middle - half, 0)), float(min(middle + half, 1))
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kouling.measure import pictures
 from kouling.measure.page import Page
-from kouling.measure.tune import Outcome, Study, interval
+from kouling.measure.tune import Outcome, Study
 from kouling.measure.words import Say, speaker
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ LEGEND = (
 
 def row(each: Outcome, front: list[Outcome]) -> list[str | bool]:
     """The cells below `HEAD`."""
-    low, high = interval(each.accuracy, each.evaluation.clips)
+    low, high = each.interval
     waits = [each.wait_ms(percent) for percent in (50, 95)]
     return [
         str(each.setting),
