@@ -132,10 +132,10 @@ def test_every_key_survives_toml(tmp_path: Path) -> None:
     """None of these values is that of the preset `base`, which fills in what is missing."""
     changed = Config(
         FeatureConfig(frame_length_ms=32, num_mels=40, low_hz=60.5, high_hz=4000.0, log_floor=-1.5, log_scale=3e-7),
-        EncoderConfig(3, 6, 96, 7, 2, 12, 1, 4, 16, 80, 8),
+        EncoderConfig(3, 6, 96, 7, 2, 12, 1, 4, 16, 80, 8, "local", 40, [1, 2, 3], [5, 6, 7, 8, 9, 10], [11, 12, 13]),
         max_command_duration_s=2.5,
     )
-    fixed = {"sample_rate_hz", "frame_shift_ms", "attention"}  # have one allowed value
+    fixed = {"sample_rate_hz", "frame_shift_ms"}  # have one allowed value
     for own, base in ((changed.features, Config().features), (changed.encoder, Config().encoder)):
         assert {key for key, value in asdict(own).items() if value == getattr(base, key)} <= fixed
     assert load(written(tmp_path / "c.toml", to_toml(changed))) == changed

@@ -6,6 +6,7 @@ it may look at, `(n + 1) * subsampling - 1`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,14 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from kouling.config import PRESETS, Config, EncoderConfig, FeatureConfig  # noqa: E402
-from kouling.encoder import TRAINING_BLOCK, BlockState, Encoder, EncoderState, WindowedAttention  # noqa: E402
+from kouling.encoder import (  # noqa: E402
+    TRAINING_BLOCK,
+    BlockState,
+    Encoder,
+    EncoderState,
+    LinearAttention,
+    WindowedAttention,
+)
 
 NUM_UNITS = 7
 
@@ -38,6 +46,14 @@ SMALL_CONFIGS = {
     "two-frames-a-step": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 2, 3, 8, 20, 6)),
     "no-lookahead": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 4, 20, 4)),
     "shortest-memory": Config(FeatureConfig(num_mels=16), EncoderConfig(1, 1, 8, 2, 1, 2, 0, 2, 3, 3, 2)),
+    "local": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 8, 40, 4, "local", 13)),
+    "linear": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 8, 40, 4, "linear")),
+    "pruned": Config(
+        FeatureConfig(num_mels=16),
+        EncoderConfig(
+            *(2, 4, 16, 4, 2, 4, 1, 4, 8, 40, 4), layer_heads=[3, 1], layer_ffn=[7, 32, 1, 20], layer_channels=[5, 16]
+        ),
+    ),
 }
 
 
@@ -65,6 +81,15 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 @pytest.fixture(scope="module", params=[*CONFIGS.values(), *SMALL_CONFIGS.values()], ids=[*CONFIGS, *SMALL_CONFIGS])
 def any_encoder(request: pytest.FixtureRequest) -> Encoder:
+    return random_encoder(request.param)
+
+
+WINDOWED = {name: config for name, config in {**CONFIGS, **SMALL_CONFIGS}.items() if name != "linear"}
+
+
+@pytest.fixture(scope="module", params=WINDOWED.values(), ids=list(WINDOWED))
+def windowed_encoder(request: pytest.FixtureRequest) -> Encoder:
+    """All but the one whose past has no end."""
     return random_encoder(request.param)
 
 
@@ -147,8 +172,11 @@ def test_state_keeps_its_shape_and_counts_up_to_the_left_context(any_encoder: En
     shapes = [(tensor.shape, tensor.dtype) for tensor in tensors(state)]
     assert state.stem.shape == (2, config.lookahead, any_encoder.config.features.num_mels)
     assert len(state.blocks) == config.layers
-    assert state.blocks[0].keys.shape == state.blocks[0].values.shape == (2, config.left_context, config.hidden_size)
-    assert state.blocks[0].conv.shape == (2, config.conv_kernel_size - 1, config.hidden_size)
+    for block, shape in zip(state.blocks, config.blocks, strict=True):
+        rows = (1, config.head_size) if config.attention == "linear" else (config.left_context, config.left_context)
+        assert block.keys.shape == (2, rows[0], shape.attention_width)
+        assert block.values.shape == (2, rows[1], shape.attention_width)
+        assert block.conv.shape == (2, config.conv_kernel_size - 1, shape.channels)
     for step in range(1, config.left_context + 8):
         features = some_features(any_encoder, config.streaming_step_size, 2, seed=step)
         _, state = stream(any_encoder, features, [1], state)
@@ -184,12 +212,12 @@ def test_rows_of_a_batch_do_not_touch(any_encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("filled", ["empty", "half"])
-def test_what_lies_in_unfilled_slots_does_not_matter(any_encoder: Encoder, filled: str) -> None:
-    config = any_encoder.config.encoder
+def test_what_lies_in_unfilled_slots_does_not_matter(windowed_encoder: Encoder, filled: str) -> None:
+    config = windowed_encoder.config.encoder
     heard = 0 if filled == "empty" else max(config.left_context // 2 // config.frames_per_step, 1)
-    state = any_encoder.initial_state(2)
+    state = windowed_encoder.initial_state(2)
     if heard:
-        _, state = stream(any_encoder, some_features(any_encoder, heard * config.streaming_step_size, 2), [1])
+        _, state = stream(windowed_encoder, some_features(windowed_encoder, heard * config.streaming_step_size, 2), [1])
     unfilled = config.left_context - int(state.frames_seen[0])
     assert unfilled > 0 or config.left_context == 1
 
@@ -202,12 +230,12 @@ def test_what_lies_in_unfilled_slots_does_not_matter(any_encoder: Encoder, fille
         blocks = (b._replace(keys=soiled(b.keys, slots), values=soiled(b.values, slots)) for b in state.blocks)
         return state._replace(blocks=tuple(blocks))
 
-    features = some_features(any_encoder, (config.left_context + 5) * config.streaming_step_size, 2, seed=2)
-    clean, _ = stream(any_encoder, features, [1, 3], state)
-    garbage, _ = stream(any_encoder, features, [1, 3], with_garbage(slice(0, unfilled)))
+    features = some_features(windowed_encoder, (config.left_context + 5) * config.streaming_step_size, 2, seed=2)
+    clean, _ = stream(windowed_encoder, features, [1, 3], state)
+    garbage, _ = stream(windowed_encoder, features, [1, 3], with_garbage(slice(0, unfilled)))
     torch.testing.assert_close(garbage, clean, rtol=0, atol=1e-6)
     if heard:  # the oldest filled slot does matter
-        wrong, _ = stream(any_encoder, features, [1, 3], with_garbage(slice(unfilled, unfilled + 1)))
+        wrong, _ = stream(windowed_encoder, features, [1, 3], with_garbage(slice(unfilled, unfilled + 1)))
         assert (wrong - clean).abs().max() > 1e-4
 
 
@@ -232,36 +260,66 @@ def test_no_output_depends_on_a_frame_after_its_lookahead(any_encoder: Encoder) 
     assert (after[:, n] - before[:, n]).abs().max() > 1e-3
 
 
-def test_frames_older_than_the_receptive_field_never_matter(any_encoder: Encoder) -> None:
-    config = any_encoder.config.encoder
+def test_frames_older_than_the_receptive_field_never_matter(windowed_encoder: Encoder) -> None:
+    config = windowed_encoder.config.encoder
     lookahead = config.streaming_chunk_size - config.streaming_step_size
-    n = (config.receptive_field + 2 * lookahead) // config.subsampling + 10
-    oldest = n * config.subsampling - lookahead - config.receptive_field
+    n = int(config.receptive_field + 2 * lookahead) // config.subsampling + 10
+    oldest = n * config.subsampling - lookahead - int(config.receptive_field)
     assert oldest > 5
-    features = some_features(any_encoder, (n + 3) * config.subsampling)
+    features = some_features(windowed_encoder, (n + 3) * config.subsampling)
     changed = features.clone()
-    changed[:, :oldest] = some_features(any_encoder, oldest, seed=2)
-    before, after = whole(any_encoder, features), whole(any_encoder, changed)
+    changed[:, :oldest] = some_features(windowed_encoder, oldest, seed=2)
+    before, after = whole(windowed_encoder, features), whole(windowed_encoder, changed)
     torch.testing.assert_close(after[:, n:], before[:, n:], rtol=0, atol=1e-6)
     assert (after - before).abs().max() > 1e-3
 
 
-def test_the_stated_receptive_field_is_exact(any_encoder: Encoder) -> None:
+def test_the_stated_receptive_field_is_exact(windowed_encoder: Encoder) -> None:
     """By gradients, which show even a tiny influence: the oldest frame that has any is the one stated."""
-    config = any_encoder.config.encoder
-    encoder = random_encoder(any_encoder.config)
+    config = windowed_encoder.config.encoder
+    encoder = random_encoder(windowed_encoder.config)
     with torch.no_grad():
         blocks: Any = encoder.blocks
         for block in blocks:  # much attention to the oldest slot, or its gradient would underflow
             block.attention.distance_bias[:, -1] += 4
     lookahead = config.streaming_chunk_size - config.streaming_step_size
-    n = (config.receptive_field + 2 * lookahead) // config.subsampling + 4
-    oldest = n * config.subsampling - lookahead - config.receptive_field
+    n = int(config.receptive_field + 2 * lookahead) // config.subsampling + 4
+    oldest = n * config.subsampling - lookahead - int(config.receptive_field)
     features = some_features(encoder, (n + 1) * config.subsampling).requires_grad_()
     log_probs, _ = encoder(features, encoder.initial_state())
     (gradient,) = torch.autograd.grad(log_probs[0, n].square().sum(), features)
     influential = gradient[0].abs().amax(dim=1).nonzero()
     assert int(influential.min()) == oldest
+
+
+def test_in_linear_attention_the_past_fades_and_has_no_end() -> None:
+    encoder = random_encoder(SMALL_CONFIGS["linear"])
+    config = encoder.config.encoder
+    assert config.receptive_field == math.inf and config.left_context == 0
+    features = some_features(encoder, 400 * config.subsampling).requires_grad_()
+    log_probs, _ = encoder(features, encoder.initial_state())
+    (gradient,) = torch.autograd.grad(log_probs[0, -1].square().sum(), features)
+    influence = gradient[0].abs().amax(dim=1)
+    recent, middle, first = influence[-100:].max(), influence[-400:-300].max(), influence[:100].max()
+    assert recent > 10 * middle > 100 * first > 0
+
+
+def test_linear_attention_is_the_sum_over_the_past_that_its_source_defines() -> None:
+    """Frame by frame, in one head: Katharopoulos et al. 2020, eqs. 16 to 20, with sums that fade."""
+    config = EncoderConfig(2, 1, 8, 4, 2, 4, 1, 4, 8, 40, 4, "linear")
+    attention: Any = LinearAttention(config, config.blocks[0])
+    x = torch.randn(1, 50, 8, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        attended, key_sum, sums = attention(x, torch.zeros(1, 1, 8), torch.zeros(1, 8, 8), torch.zeros(1))
+        query, key, value = attention.query_key_value(attention.norm(x))[0].chunk(3, dim=-1)
+        query, key = torch.nn.functional.elu(query) + 1, torch.nn.functional.elu(key) + 1
+        z, s, kept = torch.zeros(8), torch.zeros(8, 8), torch.sigmoid(attention.decay[0])
+        for n in range(50):
+            z, s = kept * z + key[n], kept * s + torch.outer(key[n], value[n])
+            expected = attention.output(query[n] @ s / (query[n] @ z))
+            torch.testing.assert_close(attended[0, n], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(key_sum[0, 0], z, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums[0], s, rtol=1e-5, atol=1e-5)
 
 
 def test_a_frame_well_inside_the_receptive_field_matters(encoder: Encoder) -> None:

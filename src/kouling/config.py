@@ -66,7 +66,23 @@ class FeatureConfig:
         return exact_div(self.sample_rate_hz * self.frame_length_ms, 1000)  # 400
 
 
-ATTENTION_KINDS = ("windowed",)
+ATTENTION_KINDS = ("windowed", "local", "linear")
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What is left of one Conformer block when some of it was pruned away; of the whole one, all."""
+
+    heads: int
+    head_size: int
+    ffn_in: int  # inner width of the first feed-forward module
+    ffn_out: int  # of the second
+    channels: int  # of the convolution module
+
+    @property
+    def attention_width(self) -> int:
+        """Width of queries, keys and values."""
+        return self.heads * self.head_size
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,14 @@ class EncoderConfig:
     streaming_chunk_size: int = 10  # feature frames a step looks at: step + lookahead
     max_cached_frames: int = 100  # feature frames of left context of each attention layer
     streaming_step_size: int = 5  # new feature frames a step consumes
+    # windowed: all of max_cached_frames; local: the last local_frames of them; linear: a sum over all the past that
+    # fades, its size and cost that of no window at all.
     attention: str = "windowed"
+    local_frames: int = 30
+    # What pruning left, layer by layer; empty: everything. Two numbers a layer in layer_ffn, one for each module.
+    layer_heads: list[int] = field(default_factory=list)
+    layer_ffn: list[int] = field(default_factory=list)
+    layer_channels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("layers", "attention_heads", "hidden_size", "ffn_expansion", "stem_channels", "subsampling"):
@@ -118,6 +141,23 @@ class EncoderConfig:
             )
         if self.attention not in ATTENTION_KINDS:
             raise ValueError(f"encoder.attention is {self.attention!r}; allowed: {', '.join(ATTENTION_KINDS)}")
+        if self.attention == "local" and not self.subsampling <= self.local_frames <= self.max_cached_frames:
+            raise ValueError(
+                f"encoder.local_frames is {self.local_frames}; allowed: {self.subsampling} to {self.max_cached_frames}"
+            )
+        for name, each, most in (
+            ("layer_heads", 1, self.attention_heads),
+            ("layer_ffn", 2, None),
+            ("layer_channels", 1, None),
+        ):
+            numbers = getattr(self, name)
+            if numbers and (
+                len(numbers) != each * self.layers or min(numbers) < 1 or max(numbers) > (most or math.inf)
+            ):
+                bound = f"1 to {most}" if most else "1 or more"
+                raise ValueError(
+                    f"encoder.{name} is {numbers}; allowed: {each * self.layers} numbers, each {bound}, or none"
+                )
 
     @property
     def lookahead(self) -> int:
@@ -126,8 +166,26 @@ class EncoderConfig:
 
     @property
     def left_context(self) -> int:
-        """Encoder frames before its own that an attention layer sees: the whole ones that fit in max_cached_frames."""
-        return self.max_cached_frames // self.subsampling
+        """Encoder frames before its own that an attention layer keeps: the whole ones that fit in its window; none in
+        linear attention, which keeps a sum."""
+        if self.attention == "linear":
+            return 0
+        return (self.local_frames if self.attention == "local" else self.max_cached_frames) // self.subsampling
+
+    @property
+    def head_size(self) -> int:
+        return exact_div(self.hidden_size, self.attention_heads)
+
+    @property
+    def blocks(self) -> tuple[BlockShape, ...]:
+        """The shape of each block."""
+        inner = self.hidden_size * self.ffn_expansion
+        heads = self.layer_heads or [self.attention_heads] * self.layers
+        ffn = self.layer_ffn or [inner] * (2 * self.layers)
+        channels = self.layer_channels or [self.hidden_size] * self.layers
+        return tuple(
+            BlockShape(heads[i], self.head_size, ffn[2 * i], ffn[2 * i + 1], channels[i]) for i in range(self.layers)
+        )
 
     @property
     def frames_per_step(self) -> int:
@@ -135,8 +193,11 @@ class EncoderConfig:
         return exact_div(self.streaming_step_size, self.subsampling)
 
     @property
-    def receptive_field(self) -> int:
-        """Feature frames before the first frame of a step that may influence its output; older ones never do."""
+    def receptive_field(self) -> float:
+        """Feature frames before the first frame of a step that may influence its output; older ones never do. Infinite
+        in linear attention, where they fade."""
+        if self.attention == "linear":
+            return math.inf
         return self.layers * (self.left_context + self.conv_kernel_size - 1) * self.subsampling
 
 

@@ -18,18 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kouling.config import Config, EncoderConfig
+from kouling.config import BlockShape, Config, EncoderConfig
 
 # Queries whose windows are computed at once in training: the scores of a whole scene would be mostly masked.
 TRAINING_BLOCK = 36
 
 
 class BlockState(NamedTuple):
-    """What one Conformer block remembers. All zero at the start."""
+    """What one Conformer block remembers. All zero at the start. A is the width of its attention, C of its convolution:
+    D, where nothing was pruned."""
 
-    keys: Tensor  # (B, L, D), newest last
-    values: Tensor  # (B, L, D)
-    conv: Tensor  # (B, K - 1, D), inputs of the depthwise convolution
+    keys: Tensor  # (B, L, A), newest last; of linear attention the sum of keys (B, 1, A)
+    values: Tensor  # (B, L, A); of linear attention the sum of keys times values (B, A / H, A)
+    conv: Tensor  # (B, K - 1, C), inputs of the depthwise convolution
 
 
 class EncoderState(NamedTuple):
@@ -115,25 +116,25 @@ class WindowedAttention(nn.Module):
     absolute position, so a stream can go on for ever.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, shape: BlockShape) -> None:
         super().__init__()
         width = config.hidden_size
-        self.heads = config.attention_heads
+        self.heads = shape.heads
         self.left_context = config.left_context
         self.norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.query_key_value = nn.Linear(width, 3 * shape.attention_width)
+        self.output = nn.Linear(shape.attention_width, width)
         self.distance_bias = nn.Parameter(torch.zeros(self.heads, self.left_context + 1))
 
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor, farthest: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B, N, D), keys and values: (B, L, D), frames_seen: (B,) -> (B, N, D), new keys, new values.
+        """x: (B, N, D), keys and values: (B, L, A), frames_seen: (B,) -> (B, N, D), new keys, new values.
 
         farthest: the left context of a `Window`.
         """
         query, key, value = self.query_key_value(self.norm(x)).chunk(3, dim=-1)
-        keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)  # (B, L + N, D)
+        keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)  # (B, L + N, A)
         new = x.shape[1]
         size = TRAINING_BLOCK if self.training else new
         attended = [
@@ -152,15 +153,10 @@ class WindowedAttention(nn.Module):
     def attend(
         self, query: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor, farthest: Tensor | None = None
     ) -> Tensor:
-        """query: (B, N, D), keys and values: (B, L + N, D), frames_seen: (B,) before the first query -> (B, N, D)."""
-        q, k, v = (self.split_heads(tensor) for tensor in (query, keys, values))
+        """query: (B, N, A), keys and values: (B, L + N, A), frames_seen: (B,) before the first query -> (B, N, A)."""
+        q, k, v = (split_heads(tensor, self.heads) for tensor in (query, keys, values))
         scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + self.window_bias(query.shape[1], frames_seen, farthest)
-        attended: Tensor = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
-        return attended
-
-    def split_heads(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, H, T, D / H)."""
-        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+        return join_heads(scores.softmax(dim=-1) @ v)
 
     def window_bias(self, num_frames: int, frames_seen: Tensor, farthest: Tensor | None = None) -> Tensor:
         """(B, H, N, L + N) to be added to the scores: the bias of each distance, and -1e4 outside the window.
@@ -178,34 +174,95 @@ class WindowedAttention(nn.Module):
         return bias[None].masked_fill(~filled[:, None, None], -1e4)
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, A) -> (B, H, T, A / H)."""
+    return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
+
+
+class LinearAttention(nn.Module):
+    """Self-attention without a softmax (Katharopoulos et al. 2020, arXiv:2006.16236, eqs. 6 and 7, elu + 1), whose sums
+    over the past fade by a learned factor per head and frame (as in retention, Sun et al. 2023, arXiv:2307.08621).
+
+    What it remembers is two sums of constant size, so neither memory nor a step knows how long the context is.
+    """
+
+    def __init__(self, config: EncoderConfig, shape: BlockShape) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = shape.heads
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * shape.attention_width)
+        self.output = nn.Linear(shape.attention_width, width)
+        # What is left of a frame after the next, as a logit: from 0.8 to nearly all, as heads of retention begin.
+        self.decay = nn.Parameter(torch.linspace(1.4, 4.2, shape.heads))
+
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, frames_seen: Tensor, farthest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B, N, D), keys: (B, 1, A), values: (B, A / H, A) -> (B, N, D), new keys, new values.
+
+        frames_seen, farthest: of no meaning here; both attentions are called alike.
+        """
+        q, k, v = (split_heads(part, self.heads) for part in self.query_key_value(self.norm(x)).chunk(3, dim=-1))
+        q, k, v = (F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float())
+        key_sum, sums = split_heads(keys, self.heads), split_heads(values, self.heads)  # (B, H, 1, S), (B, H, S, S)
+        attended = []
+        for start in range(0, x.shape[1], TRAINING_BLOCK):  # the cost stays linear in N
+            part = slice(start, start + TRAINING_BLOCK)
+            made, key_sum, sums = self.attend(q[:, :, part], k[:, :, part], v[:, :, part], key_sum, sums)
+            attended.append(made)
+        joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)
+        return self.output(join_heads(joined)), join_heads(key_sum), join_heads(sums)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, key_sum: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v: (B, H, N, S), key_sum: (B, H, 1, S), sums: (B, H, S, S) -> (B, H, N, S), new key_sum, new sums."""
+        frames = torch.arange(q.shape[2], device=q.device)
+        fading = F.logsigmoid(self.decay.float())[:, None, None]  # (H, 1, 1)
+        distance = frames[:, None] - frames
+        kept = (fading * distance).exp().masked_fill(distance < 0, 0.0)  # (H, N, N)
+        since = (fading * (frames[:, None] + 1)).exp()  # (H, N, 1) of what is before
+        scores = q @ k.transpose(2, 3) * kept
+        total = scores.sum(dim=3, keepdim=True) + (q * since) @ key_sum.transpose(2, 3)
+        attended = (scores @ v + (q * since) @ sums) / total
+        left = (fading * (q.shape[2] - 1 - frames[:, None])).exp()  # (H, N, 1) of each frame at the end
+        last = since[:, -1:]
+        faded = k * left
+        return attended, key_sum * last + faded.sum(dim=2, keepdim=True), sums * last + faded.transpose(2, 3) @ v
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, H, T, S) -> (B, T, H * S)."""
+    return x.transpose(1, 2).flatten(2)
+
+
 class Convolution(nn.Module):
     """Convolution module with a causal depthwise convolution (Gulati et al. 2020, section 2.2)."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, channels: int) -> None:
         super().__init__()
         width = config.hidden_size
         self.norm = nn.LayerNorm(width)
-        self.gate = nn.Linear(width, 2 * width)
-        self.depthwise = nn.Conv1d(width, width, config.conv_kernel_size, groups=width)
-        self.batch_norm = nn.BatchNorm1d(width)
-        self.output = nn.Linear(width, width)
+        self.gate = nn.Linear(width, 2 * channels)
+        self.depthwise = nn.Conv1d(channels, channels, config.conv_kernel_size, groups=channels)
+        self.batch_norm = nn.BatchNorm1d(channels)
+        self.output = nn.Linear(channels, width)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (B, N, D), past: (B, K - 1, D) -> (B, N, D), new past."""
+        """x: (B, N, D), past: (B, K - 1, C) -> (B, N, D), new past."""
         frames = torch.cat([past, F.glu(self.gate(self.norm(x)))], dim=1)
         y = F.silu(self.batch_norm(self.depthwise(frames.transpose(1, 2))))
         return self.output(y.transpose(1, 2)), frames[:, x.shape[1] :]
 
 
 class ConformerBlock(nn.Module):
-    def __init__(self, config: EncoderConfig, dropout: float) -> None:
+    def __init__(self, config: EncoderConfig, shape: BlockShape, dropout: float) -> None:
         super().__init__()
         width = config.hidden_size
-        inner = width * config.ffn_expansion
-        self.feed_forward_in = FeedForward(width, inner, dropout)
-        self.attention = WindowedAttention(config)
-        self.convolution = Convolution(config)
-        self.feed_forward_out = FeedForward(width, inner, dropout)
+        attention = LinearAttention if config.attention == "linear" else WindowedAttention
+        self.feed_forward_in = FeedForward(width, shape.ffn_in, dropout)
+        self.attention = attention(config, shape)
+        self.convolution = Convolution(config, shape.channels)
+        self.feed_forward_out = FeedForward(width, shape.ffn_out, dropout)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)
 
@@ -247,7 +304,7 @@ class Encoder(nn.Module):
         self.config = config
         self.num_units = num_units
         self.stem = Stem(config.encoder, config.features.num_mels)
-        self.blocks = nn.ModuleList(ConformerBlock(config.encoder, dropout) for _ in range(config.encoder.layers))
+        self.blocks = nn.ModuleList(ConformerBlock(config.encoder, shape, dropout) for shape in config.encoder.blocks)
         self.head = nn.Linear(config.encoder.hidden_size, num_units)
 
     def initial_state(self, batch_size: int = 1) -> EncoderState:
@@ -257,14 +314,19 @@ class Encoder(nn.Module):
         def zeros(frames: int, width: int) -> Tensor:
             return torch.zeros(batch_size, frames, width, dtype=torch.float32, device=reference.device)
 
-        block = BlockState(
-            keys=zeros(encoder.left_context, encoder.hidden_size),
-            values=zeros(encoder.left_context, encoder.hidden_size),
-            conv=zeros(encoder.conv_kernel_size - 1, encoder.hidden_size),
+        linear = encoder.attention == "linear"
+        rows = (1, encoder.head_size) if linear else (encoder.left_context, encoder.left_context)
+        blocks = tuple(
+            BlockState(
+                keys=zeros(rows[0], shape.attention_width),
+                values=zeros(rows[1], shape.attention_width),
+                conv=zeros(encoder.conv_kernel_size - 1, shape.channels),
+            )
+            for shape in encoder.blocks
         )
         return EncoderState(
             stem=zeros(encoder.lookahead, self.config.features.num_mels),
-            blocks=(block,) * encoder.layers,
+            blocks=blocks,
             frames_seen=torch.zeros(batch_size, dtype=torch.int64, device=reference.device),
         )
 

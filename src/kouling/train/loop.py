@@ -7,7 +7,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from kouling.config import EncoderConfig
 from kouling.encoder import BlockState, Encoder, EncoderState, Window
 from kouling.train import loss as losses
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
+from kouling.train.distill import HiddenStates, Teacher, divergence
 from kouling.train.recipe import Recipe, Training
 from kouling.train.scenes import Batches, SceneMaker
 
@@ -48,8 +50,17 @@ class Trainer:
         if recipe.initial:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial])
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.teacher: Teacher | None = None
+        self.hidden_states: HiddenStates | None = None
+        groups = parameter_groups(self.model, recipe.training.weight_decay)
+        if recipe.distill.teacher:
+            self.teacher = Teacher(Path(recipe.distill.teacher), recipe.config, self.units)
+            if recipe.distill.hidden_weight:
+                widths = (model.config.encoder.hidden_size for model in (self.model, self.teacher.model))
+                self.hidden_states = HiddenStates(*widths)
+                groups[1]["params"] += list(self.hidden_states.parameters())
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, recipe.training.weight_decay),
+            groups,
             lr=recipe.training.learning_rate,
             betas=(0.9, 0.98),
         )
@@ -63,6 +74,8 @@ class Trainer:
                 raise ValueError(
                     "training.compile is true but there is no C++ compiler; install g++, or set it to false"
                 )
+            if self.teacher is not None:
+                self.teacher.model.compile(dynamic=False)
             self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
         self.scenes = SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(VALIDATION_S)
@@ -86,6 +99,8 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.averaged = state["averaged"]
+        if self.hidden_states is not None:
+            self.hidden_states.load_state_dict(state["hidden_states"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
 
@@ -102,6 +117,7 @@ class Trainer:
             "recipe": repr(asdict(self.recipe)),
             "model": self.model.state_dict(),
             "averaged": self.averaged,
+            "hidden_states": {} if self.hidden_states is None else self.hidden_states.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
@@ -202,7 +218,7 @@ class Trainer:
         return row
 
     def train_step(self, batches: Batches, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
-        features = batches.features[rows].astype(np.float32)
+        features = heard = batches.features[rows].astype(np.float32)
         config = self.recipe.config.features
         if self.recipe.augment.more_noise_percent:
             noise = batches.draw_noise(rng, len(rows))
@@ -214,8 +230,10 @@ class Trainer:
         subsampling = self.recipe.config.encoder.subsampling
         extra = self.recipe.training.padding_frames // subsampling * subsampling
         before = int(rng.integers(extra + 1))
-        features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
-        with torch.autocast("cpu", torch.bfloat16):
+        padding = ((0, 0), (before, extra - before), (0, 0))
+        features = np.pad(features, padding)
+        hidden: list[Tensor] = []
+        with torch.autocast("cpu", torch.bfloat16), self.watched(hidden):
             begun = self.initial_state(len(rows), rng)
             window = draw_window(self.recipe.training, self.recipe.config.encoder, rng)
             log_probs, state = self.model(torch.from_numpy(features), begun, window)
@@ -229,13 +247,40 @@ class Trainer:
         frames = min(max(round(PRESENCE_S / self.recipe.config.encoder_frame_s), 1), log_probs.shape[1])
         present = losses.unknown_words_present(log_probs, frames) * settings.presence_weight
         running = (losses.no_command(log_probs) + present) * settings.speech_weight
-        loss = torch.where(speech, running, per_row).sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
+        each = torch.where(speech, running, per_row)
+        if self.teacher is not None:  # which hears what was said before anything hid it
+            each = self.taught(each, log_probs, hidden, torch.from_numpy(np.pad(heard, padding)))
+        loss = each.sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         return float(loss.detach())
+
+    def taught(self, loss: Tensor, log_probs: Tensor, hidden: list[Tensor], features: Tensor) -> Tensor:
+        """The loss per row (B,), of the labels and of the teacher."""
+        assert self.teacher is not None
+        settings = self.recipe.distill
+        with torch.autocast("cpu", torch.bfloat16):
+            taught, deep = self.teacher(features, log_probs.shape[1])
+        loss = (1 - settings.weight) * loss
+        loss = loss + settings.weight * divergence(log_probs, taught, settings.temperature)
+        if self.hidden_states is not None:
+            loss = loss + settings.hidden_weight * self.hidden_states(hidden[0].float(), deep)
+        return loss
+
+    @contextmanager
+    def watched(self, hidden: list[Tensor]) -> Iterator[None]:
+        """The output of the last block is put into `hidden`, where somebody wants it."""
+        if self.hidden_states is None:
+            yield
+            return
+        handle = self.model.blocks[-1].register_forward_hook(lambda *call: hidden.append(call[2][0]))
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def initial_state(self, rows: int, rng: np.random.Generator) -> EncoderState:
         """A fresh state, or what the last batch left behind, in another order: most of a stream is not its beginning,

@@ -129,6 +129,24 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """A teacher to learn from beside the labels; see distill.py."""
+
+    teacher: str = ""  # checkpoint; empty: no teacher
+    weight: float = 0.7  # of the teacher's posteriors; the rest is that of the labels
+    temperature: float = 1.0
+    hidden_weight: float = 0.0  # of the distance of the last blocks' outputs
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"distill.weight is {self.weight}; allowed: 0 to 1")
+        if not self.temperature > 0:
+            raise ValueError(f"distill.temperature is {self.temperature}; allowed: above 0")
+        if not self.hidden_weight >= 0:
+            raise ValueError(f"distill.hidden_weight is {self.hidden_weight}; allowed: 0 or more")
+
+
+@dataclass(frozen=True)
 class Recipe:
     name: str = ""
     language: str = "en"
@@ -144,6 +162,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     mix: Mix = field(default_factory=Mix)
     training: Training = field(default_factory=Training)
+    distill: Distill = field(default_factory=Distill)
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
@@ -188,7 +207,7 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     if not isinstance(parent, str) or depth > 8:
         raise ValueError(f"extends is {parent!r}; allowed: the path of another recipe, not in a circle")
     base = _read(path.parent / parent, depth + 1)
-    for key in ("training", "augment", "mix"):  # key by key; all else is replaced whole
+    for key in ("training", "augment", "mix", "distill"):  # key by key; all else is replaced whole
         if isinstance(base.get(key), dict) and isinstance(table.get(key), dict):
             table[key] = {**base[key], **table[key]}
     return {**base, **table}
