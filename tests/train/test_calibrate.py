@@ -164,6 +164,7 @@ class Scenes:
         parts = [samples for samples, _ in clips] + talk
         corpus = Corpus(np.concatenate(parts), [])
         starts = np.cumsum([0, *map(len, parts)]).tolist()
+        self.units = list(units)
         self.valid = [
             (
                 corpus,
@@ -241,7 +242,7 @@ def test_validation_is_decided_by_the_recogniser_as_it_ships(fake_runner: FakeRu
     scenes = Scenes(clips + [(tune("", ""), "")] * 2, [], runner.info.units)
     *words, (corpus, clip, _) = scenes.valid
     scenes.valid = [*words, (corpus, clip, 0)]
-    result = run.evaluate_validation(runner, scenes)  # type: ignore[arg-type]
+    result = run.evaluate_validation(Recognizer(runner), scenes)  # type: ignore[arg-type]
     assert result.to_dict()["confusions"] == {
         "low": {"low": 1, "high": 1, "_unknown_": 1},
         "_silence_": {"_silence_": 1},
@@ -268,6 +269,7 @@ def test_a_run_ends_calibrated_and_measured_in_the_runtime_that_ships(
     monkeypatch.setattr(run.onnx, "export", exported)
     monkeypatch.setattr(run.engine, "export", lambda source, target: done.append(target.name))
     monkeypatch.setattr(run.onnx, "OnnxRunner", lambda path: f"runner {len(done)}")
+    monkeypatch.setattr(run, "Recognizer", lambda runner: f"heard by {runner}")
     monkeypatch.setattr(run, "calibrate", lambda *given: done.append(("calibrate", *given[:2])) or settings)
     monkeypatch.setattr(run, "evaluate_validation", lambda *given: done.append(("evaluate", *given)) or figures)
     run.run(SimpleNamespace(name="tiny"), [], tmp_path, tmp_path)  # type: ignore[arg-type]
@@ -276,7 +278,7 @@ def test_a_run_ends_calibrated_and_measured_in_the_runtime_that_ships(
         ({}, {"seed": 3}),
         ("calibrate", "runner 2", "scenes"),
         (settings, {"seed": 3}),
-        ("evaluate", "runner 4", "scenes"),
+        ("evaluate", "heard by runner 4", "scenes"),
         (settings, {"seed": 3, "accuracy": 0.25, "clips": 8}),
         "model.kouling",
     ]

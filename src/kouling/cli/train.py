@@ -18,6 +18,9 @@ def add(verbs: Any) -> None:
     learn.add_argument(
         "--validation", type=Path, metavar="DIR", help="no training: write what it never hears, to evaluate on"
     )
+    learn.add_argument(
+        "--keep-scenes", type=Path, metavar="DIR", help="leave drawn scenes there, half a GB each, for further runs"
+    )
     learn.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
 
 
@@ -36,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         write_validation(chosen, folders, options.cache, options.validation)
         return DONE
     try:
-        train(chosen, folders, out, options.cache)
+        train(chosen, folders, out, options.cache, options.keep_scenes)
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
     except KeyboardInterrupt:

@@ -98,7 +98,7 @@ def _task(subject: Subject, size: str) -> tuple[Callable[[], object], float]:
     return lambda: call(heard), float(frames * config.features.frame_shift_ms)
 
 
-def _time_ns(call: Callable[[], object]) -> int:
+def time_ns(call: Callable[[], object]) -> int:
     start = time.perf_counter_ns()
     call()
     return time.perf_counter_ns() - start
@@ -107,7 +107,7 @@ def _time_ns(call: Callable[[], object]) -> int:
 def _watched_ns(call: Callable[[], object]) -> tuple[int, bool]:
     """Nanoseconds, and whether another process had the core meanwhile."""
     before = _switches()
-    taken = _time_ns(call)
+    taken = time_ns(call)
     return taken, _switches() != before
 
 
@@ -219,4 +219,4 @@ def copy_ms(size_bytes: int) -> float:
     source = np.ones(max(size_bytes, 1), np.uint8)
     target = np.empty_like(source)
     with quiet_core():
-        return min(_time_ns(lambda: np.copyto(target, source)) for _ in range(50)) / 1e6
+        return min(time_ns(lambda: np.copyto(target, source)) for _ in range(50)) / 1e6

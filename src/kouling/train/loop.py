@@ -38,12 +38,16 @@ PRESENCE_S = 0.6  # running speech has a word at least this often
 class Trainer:
     """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), log and curves."""
 
-    def __init__(self, recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None:
-        """Raises: ValueError where data, the initial checkpoint or a C++ compiler that the recipe wants is missing, or
+    def __init__(
+        self, recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: Path | None = None
+    ) -> None:
+        """kept: folder in which drawn scenes are left for other runs on the same data.
+
+        Raises: ValueError where data, the initial checkpoint or a C++ compiler that the recipe wants is missing, or
         `out` holds another recipe's run."""
         if recipe.training.threads:
             torch.set_num_threads(recipe.training.threads)
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.kept = recipe, out, kept
         self.units = (BLANK, UNKNOWN, *recipe.units)
         torch.manual_seed(recipe.seed)
         self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
@@ -187,7 +191,7 @@ class Trainer:
         draw = self.epoch // settings.reuse
         if self.group is None or self.group[0] != draw:
             self.group = None  # free the old features before the new ones are made
-            self.group = (draw, self.scenes.draw_epoch(draw))
+            self.group = (draw, self.scenes.epoch(draw, self.kept))
         rng = np.random.default_rng([self.recipe.seed, 1, self.epoch])
         torch.manual_seed(self.recipe.seed * 100003 + self.epoch)
         plan = []

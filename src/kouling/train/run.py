@@ -12,16 +12,16 @@ from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.deploy import engine, onnx
 from kouling.measure.accuracy import SILENCE, UNKNOWN, Evaluation, decide
-from kouling.recognizer import ENGINE_FILE, STEP_FILE, Recognizer, Runner
+from kouling.recognizer import ENGINE_FILE, STEP_FILE, Recognizer
 from kouling.train.calibrate import calibrate
 from kouling.train.loop import Trainer
 from kouling.train.recipe import Recipe
 from kouling.train.scenes import SceneMaker
 
 
-def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None:
+def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: Path | None = None) -> None:
     """Make, or finish, the model of a recipe in the folder `out`: model.safetensors, step.onnx, model.kouling, log.csv
-    and curves.png.
+    and curves.png. kept: folder in which drawn scenes are left for other runs on the same data.
 
     Raises: ValueError where data is missing or `out` holds another run; OSError on a full disk.
     """
@@ -30,7 +30,7 @@ def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path) -> None
     import onnxscript  # noqa: F401
 
     console = Console(stderr=True, highlight=False)
-    trainer = Trainer(recipe, folders, out, cache)
+    trainer = Trainer(recipe, folders, out, cache, kept)
     trainer.run()
     console.log("calibrating")
     finish(out, trainer.scenes, console.log)
@@ -50,7 +50,7 @@ def finish(out: Path, scenes: SceneMaker, report: Callable[[str], None]) -> None
 
     info = replace(info, decoder={})
     info = replace(info, decoder=calibrate(write(info), scenes, report))
-    result = evaluate_validation(write(info), scenes)
+    result = evaluate_validation(Recognizer(write(info)), scenes)
     report(f"{result.accuracy:.2%} of {result.clips} validation clips")
     write(replace(info, provenance={**info.provenance, "accuracy": result.accuracy, "clips": result.clips}))
     try:
@@ -59,12 +59,11 @@ def finish(out: Path, scenes: SceneMaker, report: Callable[[str], None]) -> None
         report(f"not for the engine: {error}")
 
 
-def evaluate_validation(runner: Runner, scenes: SceneMaker) -> Evaluation:
+def evaluate_validation(recognizer: Recognizer, scenes: SceneMaker) -> Evaluation:
     """Every validation clip, decided by the recogniser as it ships."""
-    recognizer = Recognizer(runner)
     result = Evaluation()
     for corpus, clip, target in scenes.valid:
-        label = runner.info.units[target] if target > 1 else (UNKNOWN if target else SILENCE)
+        label = scenes.units[target] if target > 1 else (UNKNOWN if target else SILENCE)
         command = decide(recognizer, corpus.of(clip))
         result.add(label, command.name if command else None)
     return result

@@ -3,8 +3,10 @@ noise, with one level and one background; or a stretch of running speech in whic
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations
 from pathlib import Path
 
@@ -22,6 +24,16 @@ from kouling.train.logmel import BatchLogMel
 from kouling.train.recipe import Recipe, Scenes
 from kouling.train.sounds import calls
 
+VARIED_EVERY_EPOCH = (
+    "more_noise_percent",
+    "more_noise_low_db",
+    "time_masks_per_s",
+    "time_mask_s",
+    "mel_masks",
+    "mel_mask_bands",
+    "warp_percent",
+    "filter_db",
+)
 UNKNOWN = 1  # index of the unknown unit; 0 is blank
 
 
@@ -158,6 +170,37 @@ class SceneMaker:
         clips = [(corpus, clip) for entries in self.words.values() for corpus, clip, _ in entries]
         chosen = rng.integers(len(clips), size=count)
         return [Slot(clips[i][0], clips[i][1], UNKNOWN, backwards=True) for i in chosen]
+
+    def epoch(self, seed: int, kept: Path | None) -> list[Batches]:
+        """`draw_epoch`, or what an earlier run of the same data left in the folder `kept`. Raises: OSError."""
+        if kept is None:
+            return self.draw_epoch(seed)
+        path = kept / f"scenes-{self.fingerprint()}-{seed}.npz"
+        names = list(Batches.__dataclass_fields__)
+        if path.exists():
+            with np.load(path) as file:
+                shapes = range(len(self.recipe.scenes))
+                return [Batches(*(file[f"{number}-{name}"] for name in names)) for number in shapes]
+        drawn = self.draw_epoch(seed)
+        kept.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
+        try:
+            arrays = {f"{i}-{name}": getattr(each, name) for i, each in enumerate(drawn) for name in names}
+            np.savez(temporary, **arrays)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return drawn
+
+    def fingerprint(self) -> str:
+        """Of all that decides what scenes are drawn; what is varied anew in every epoch is not in them."""
+        recipe = asdict(self.recipe)
+        for name in VARIED_EVERY_EPOCH:
+            del recipe["augment"][name]
+        deciding = ["units", "seed", "aligner", "source", "scenes", "augment", "mix"]
+        encoder = self.recipe.config.encoder
+        text = repr([recipe[name] for name in deciding] + [recipe["config"]["features"], encoder.subsampling])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def draw_epoch(self, seed: int) -> list[Batches]:
         """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
