@@ -8,10 +8,12 @@ and it needs no labels, so running speech teaches too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,14 +22,17 @@ from kouling.commands import UNKNOWN
 from kouling.config import Config
 from kouling.encoder import Encoder
 
+ROWS = 64  # scenes heard at once
+BEHIND = 60  # feature frames of silence behind a scene, in which its last word is said
+LEAST = 1e-6  # probability of what a teacher does not think of
 
-class Teacher(nn.Module):
-    """A trained model, its frames and units mapped to those of a student. Never trained, never saved."""
+
+class Teacher:
+    """A trained model, its units mapped to those of a student. Never trained, never saved."""
 
     def __init__(self, path: Path, config: Config, units: Sequence[str]) -> None:
         """config, units: the student's. Raises: ValueError where the teacher hears other features or lacks a unit;
         FileNotFoundError."""
-        super().__init__()
         info, weights = checkpoint.load(path)
         if info.config.features != config.features:
             raise ValueError(f"{path}: this teacher hears other features than the student; allowed: the same")
@@ -40,36 +45,67 @@ class Teacher(nn.Module):
         # What the student has no unit for is a word that it does not know.
         self.columns = [list(units).index(unit if unit in units else UNKNOWN) for unit in info.units]
         self.num_units = len(units)
-        self.subsampling, self.own = config.encoder.subsampling, info.config.encoder.subsampling
+        self.own = info.config.encoder.subsampling
 
     @torch.no_grad()
-    def forward(self, features: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-        """features: (B, T, M) -> log-probabilities (B, N, V) on the student's frames and units, and the output of the
-        last block (B, N, D) on the same frames. num_frames: N."""
-        whole = features[:, : features.shape[1] // self.own * self.own]
-        hidden, handle = [], self.model.blocks[-1].register_forward_hook(lambda *call: hidden.append(call[2][0]))
+    def hear(self, features: NDArray[np.float16], hidden: bool) -> Heard:
+        """features: (R, T, M) of many scenes, as they were drawn: before anything hides them from the student."""
+        frames = (features.shape[1] + BEHIND) // self.own
+        behind = frames * self.own - features.shape[1]
+        log_probs = np.empty((len(features), frames, self.num_units), dtype=np.float16)
+        width = self.model.config.encoder.hidden_size
+        deep = np.empty((len(features), frames, width), dtype=np.float16) if hidden else None
+        seen: list[Tensor] = []
+        handle = self.model.blocks[-1].register_forward_hook(lambda *call: seen.append(call[2][0]))
         try:
-            log_probs, _ = self.model(whole, self.model.initial_state(len(features)))
+            for first in range(0, len(features), ROWS):
+                rows = slice(first, first + ROWS)
+                batch = np.pad(features[rows].astype(np.float32), ((0, 0), (0, behind), (0, 0)))
+                with torch.autocast("cpu", torch.bfloat16):
+                    found, _ = self.model(torch.from_numpy(batch), self.model.initial_state(len(batch)))
+                probabilities = found.new_zeros(*found.shape[:2], self.num_units)
+                probabilities.index_add_(2, torch.tensor(self.columns), found.exp())
+                log_probs[rows] = probabilities.clamp(min=LEAST).log().numpy()
+                if deep is not None:
+                    deep[rows] = seen[-1].float().numpy()
+                seen.clear()
         finally:
             handle.remove()
-        frames = self.frames_for(log_probs, num_frames)  # (B, N)
-        chosen = log_probs.gather(1, frames[..., None].expand(-1, -1, log_probs.shape[2])).exp()
-        probabilities = chosen.new_zeros(*frames.shape, self.num_units)
-        probabilities.index_add_(2, torch.tensor(self.columns), chosen)
-        deep = hidden[0].gather(1, frames[..., None].expand(-1, -1, hidden[0].shape[2]))
-        return probabilities.clamp(min=1e-8).log(), deep.float()
+        return Heard(log_probs, deep, self.own)
 
-    def frames_for(self, log_probs: Tensor, num_frames: int) -> Tensor:
-        """(B, N): for each frame of the student the teacher's that was made in its time; of several the one surest that
-        something is said. Both say what they heard when they say it, whatever they looked ahead."""
-        blank = log_probs[..., 0]
-        made = (torch.arange(num_frames) + 1) * self.subsampling  # feature frames heard by then
-        last = (made // self.own - 1).clamp(0, blank.shape[1] - 1)
-        first = torch.minimum((made - self.subsampling) // self.own, last)
-        most = int((last - first).max()) + 1
-        candidates = torch.minimum(first[:, None] + torch.arange(most), last[:, None])  # (N, most)
-        best = blank[:, candidates].argmin(dim=2)  # (B, N)
-        return candidates[torch.arange(num_frames), best]
+
+@dataclass
+class Heard:
+    """What a teacher makes of a set of scenes."""
+
+    log_probs: NDArray[np.float16]  # (R, N of the teacher, V)
+    hidden: NDArray[np.float16] | None  # (R, N of the teacher, D of the teacher), its last block's output
+    own: int  # feature frames of a frame
+
+    def on(
+        self, rows: NDArray[np.int64], before: int, subsampling: int, num_frames: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probabilities (B, N, V) and hidden states (B, N, D) on a student's frames, who hears the scenes `before`
+        feature frames later: of what the teacher said in the time of a frame the surest that is not blank. Both say
+        what they heard when they say it, whatever they look ahead, so their times need no other alignment."""
+        log_probs = torch.from_numpy(self.log_probs[rows].astype(np.float32))
+        made = (torch.arange(num_frames) + 1) * subsampling - before  # feature frames of the scene heard by then
+        last = made // self.own - 1
+        first = torch.minimum((made - subsampling) // self.own, last)
+        candidates = torch.minimum(first[:, None] + torch.arange(int((last - first).max()) + 1), last[:, None])
+        outside = (candidates < 0) | (candidates >= log_probs.shape[1])
+        candidates = candidates.clamp(0, log_probs.shape[1] - 1)  # (N, some)
+        best = log_probs[..., 0][:, candidates].argmin(dim=2)  # (B, N)
+        frames = candidates[torch.arange(num_frames), best]
+        silent = outside[torch.arange(num_frames), best]  # before the scene and behind it nothing is said
+        chosen = log_probs.gather(1, frames[..., None].expand(-1, -1, log_probs.shape[2]))
+        nothing = torch.full_like(chosen[0, 0], float(np.log(LEAST)))
+        nothing[0] = 0.0
+        chosen = torch.where(silent[..., None], nothing, chosen).log_softmax(dim=-1)
+        if self.hidden is None:
+            return chosen, None
+        deep = torch.from_numpy(self.hidden[rows].astype(np.float32))
+        return chosen, deep.gather(1, frames[..., None].expand(-1, -1, deep.shape[2]))
 
 
 def divergence(log_probs: Tensor, taught: Tensor, temperature: float) -> Tensor:

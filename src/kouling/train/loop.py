@@ -27,7 +27,7 @@ from kouling.config import EncoderConfig
 from kouling.encoder import BlockState, Encoder, EncoderState, Window
 from kouling.train import loss as losses
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
-from kouling.train.distill import HiddenStates, Teacher, divergence
+from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.recipe import Recipe, Training
 from kouling.train.scenes import Batches, SceneMaker
 
@@ -55,6 +55,7 @@ class Trainer:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial])
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.teacher: Teacher | None = None
+        self.lessons: list[Heard] | None = None  # what it says of the scenes in `group`
         self.hidden_states: HiddenStates | None = None
         groups = parameter_groups(self.model, recipe.training.weight_decay)
         if recipe.distill.teacher:
@@ -192,6 +193,9 @@ class Trainer:
         if self.group is None or self.group[0] != draw:
             self.group = None  # free the old features before the new ones are made
             self.group = (draw, self.scenes.epoch(draw, self.kept))
+            if self.teacher is not None:  # it hears a scene once, and is quoted as often as the scene is used
+                deep = self.hidden_states is not None
+                self.lessons = [self.teacher.hear(batches.features, deep) for batches in self.group[1]]
         rng = np.random.default_rng([self.recipe.seed, 1, self.epoch])
         torch.manual_seed(self.recipe.seed * 100003 + self.epoch)
         plan = []
@@ -211,7 +215,7 @@ class Trainer:
             progress = (self.epoch + done / len(plan)) / settings.epochs
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * rate_at(progress, settings.warmup_epochs / settings.epochs)
-            losses_seen.append(self.train_step(self.group[1][number], rows_chosen, rng))
+            losses_seen.append(self.train_step(number, rows_chosen, rng))
             decay = math.exp(-1 / (settings.ema_epochs * len(plan)))
             self.average(min(decay, (1 + self.step) / (10 + self.step)))
             report((done + 1) / len(plan))
@@ -221,8 +225,11 @@ class Trainer:
         self.history.append(row)
         return row
 
-    def train_step(self, batches: Batches, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
-        features = heard = batches.features[rows].astype(np.float32)
+    def train_step(self, number: int, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
+        """number: of the scenes' shape."""
+        assert self.group is not None
+        batches = self.group[1][number]
+        features = batches.features[rows].astype(np.float32)
         config = self.recipe.config.features
         if self.recipe.augment.more_noise_percent:
             noise = batches.draw_noise(rng, len(rows))
@@ -234,8 +241,7 @@ class Trainer:
         subsampling = self.recipe.config.encoder.subsampling
         extra = self.recipe.training.padding_frames // subsampling * subsampling
         before = int(rng.integers(extra + 1))
-        padding = ((0, 0), (before, extra - before), (0, 0))
-        features = np.pad(features, padding)
+        features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
         hidden: list[Tensor] = []
         with torch.autocast("cpu", torch.bfloat16), self.watched(hidden):
             begun = self.initial_state(len(rows), rng)
@@ -252,8 +258,9 @@ class Trainer:
         present = losses.unknown_words_present(log_probs, frames) * settings.presence_weight
         running = (losses.no_command(log_probs) + present) * settings.speech_weight
         each = torch.where(speech, running, per_row)
-        if self.teacher is not None:  # which hears what was said before anything hid it
-            each = self.taught(each, log_probs, hidden, torch.from_numpy(np.pad(heard, padding)))
+        if self.lessons is not None:
+            heard = self.lessons[number].on(rows, before, subsampling, log_probs.shape[1])
+            each = self.taught(each, log_probs, hidden, *heard)
         loss = each.sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -262,15 +269,14 @@ class Trainer:
         self.step += 1
         return float(loss.detach())
 
-    def taught(self, loss: Tensor, log_probs: Tensor, hidden: list[Tensor], features: Tensor) -> Tensor:
-        """The loss per row (B,), of the labels and of the teacher."""
-        assert self.teacher is not None
+    def taught(
+        self, loss: Tensor, log_probs: Tensor, hidden: list[Tensor], taught: Tensor, deep: Tensor | None
+    ) -> Tensor:
+        """The loss per row (B,), of the labels and of what the teacher says: log-probabilities and hidden states."""
         settings = self.recipe.distill
-        with torch.autocast("cpu", torch.bfloat16):
-            taught, deep = self.teacher(features, log_probs.shape[1])
         loss = (1 - settings.weight) * loss
         loss = loss + settings.weight * divergence(log_probs, taught, settings.temperature)
-        if self.hidden_states is not None:
+        if self.hidden_states is not None and deep is not None:
             loss = loss + settings.hidden_weight * self.hidden_states(hidden[0].float(), deep)
         return loss
 
