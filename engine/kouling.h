@@ -42,6 +42,7 @@ typedef enum {
     KOULING_NO_MODEL,   /* the bytes are no model of kouling */
     KOULING_NO_COMMANDS, /* the bytes are no command set of kouling */
     KOULING_NEWER,      /* made by a newer version than this one reads */
+    KOULING_OLDER,      /* made by an older version than this one reads: export the model again */
     KOULING_CORRUPT,    /* the checksum does not fit, or what is inside makes no sense */
     KOULING_UNFIT,      /* the command set was made for another model */
     KOULING_TOO_SMALL,  /* the memory is smaller than kouling_stream_size says */

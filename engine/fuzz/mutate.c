@@ -8,6 +8,7 @@
 #include "model.h"
 
 #define MOST_STEPS 64 /* bytes behind the file that say what to do */
+#define MOST_LAYERS (MODEL_ALIGN / sizeof(layer_shape)) /* for which there is room in every file */
 
 static uint32_t draw(uint32_t *random, uint32_t below) { /* xorshift */
     *random ^= *random << 13, *random ^= *random >> 17, *random ^= *random << 5;
@@ -65,10 +66,12 @@ static void make_odd(uint8_t *data, size_t at, size_t count, size_t end, uint32_
 
 /* Fields of a model's shape, or how one of its layers is stored, with the numbers that they may get. */
 static void change_shape(model_header *m, uint8_t *kinds, uint32_t *random) {
+    layer_shape *shapes = (layer_shape *)(void *)(m + 1), *layer = shapes + draw(random, m->layers);
     const struct { uint32_t *field; uint16_t multiple, least, most; } fields[] = {
-        {&m->mels, 4, 2, 5},        {&m->layers, 1, 1, 3},       {&m->heads, 1, 1, 16},        {&m->width, 16, 1, 4},
-        {&m->kernel, 1, 2, 20},     {&m->inner, 16, 1, 4},       {&m->stem_channels, 16, 1, 3}, {&m->stem_layers, 1, 0, 2},
+        {&m->mels, 4, 2, 5},        {&m->layers, 1, 1, MOST_LAYERS}, {&layer->heads, 1, 1, 16},    {&m->width, 16, 1, 4},
+        {&m->kernel, 1, 2, 20},     {&layer->ffn_in, 16, 1, 4},  {&m->stem_channels, 16, 1, 3}, {&m->stem_layers, 1, 0, 2},
         {&m->subsampling, 1, 1, 8}, {&m->lookahead, 1, 0, 16},   {&m->step_frames, 1, 1, 64},  {&m->left_context, 1, 1, 80},
+        {&layer->ffn_out, 16, 1, 4}, {&layer->channels, 16, 1, 4}, {&m->head_size, 1, 1, 32},  {&m->attention, 1, 0, 1},
         {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}, {&m->state, 1, STATE_FLOAT, STATE_BFLOAT16}};
     const uint32_t i = draw(random, sizeof fields / sizeof *fields + 6);
     if (i >= sizeof fields / sizeof *fields) {
@@ -79,6 +82,11 @@ static void change_shape(model_header *m, uint8_t *kinds, uint32_t *random) {
     *fields[i].field = fields[i].multiple * (fields[i].least + draw(random, fields[i].most - fields[i].least + 1u));
     const uint32_t by = *fields[i].field - before;
     m->linears += fields[i].field == &m->stem_layers ? by : fields[i].field == &m->layers ? 8 * by : 0; /* eight in a block */
+    for (uint32_t more = before; fields[i].field == &m->layers && more < m->layers; more++) shapes[more] = shapes[more - 1];
+    /* What goes together, else hardly any would be opened. */
+    if (fields[i].field == &m->attention || m->attention == ATTENTION_LINEAR) m->left_context = m->attention == ATTENTION_LINEAR ? 0 : 20;
+    for (uint32_t k = 0; k < m->layers; k++)
+        while (shapes[k].heads < 64 && attention_width(m, k) % 16) shapes[k].heads++;
 }
 
 /* Another shape: the weights are as many as it needs then, and what lies behind them moves. -> size of the input. */
@@ -91,7 +99,7 @@ static size_t reshape(uint8_t *data, size_t size, size_t room, uint32_t *random)
     memcpy(copy, data, end);
     model_header *m = (model_header *)(void *)copy;
     if (m->weights_at % MODEL_ALIGN || at < MODEL_ALIGN || m->weights_at > at - MODEL_ALIGN || m->text_at < at) return size;
-    if (m->layers - 1 > 7 || m->stem_layers > 7 || m->linears - 1 > MODEL_ALIGN - 1) return size; /* too long a walk */
+    if (m->layers - 1 >= MOST_LAYERS || m->stem_layers > 7 || m->linears - 1 > MODEL_ALIGN - 1) return size; /* too long a walk */
     change_shape(m, copy + m->weights_at, random);
     m->file_bytes = UINT32_MAX;
     const reader walked = walk_weights(m);

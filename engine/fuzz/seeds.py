@@ -32,12 +32,21 @@ SMALLEST: dict[str, Any] = {
     "max_cached_frames": 20,
 }
 DEEP = {"layers": 2, "stem_layers": 1, "streaming_chunk_size": 16, "streaming_step_size": 16}
+PRUNED = {
+    "layers": 2,
+    "attention_heads": 4,
+    "layer_heads": [1, 3],
+    "layer_ffn": [5, 20, 16, 1],
+    "layer_channels": [3, 20],
+}
 # How weights and state are stored, mels, and what differs from the smallest.
 SHAPES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "small": ("int8", "float", 8, {}),
     "heads": ("float", "bfloat16", 8, {"attention_heads": 4, "conv_kernel_size": 5, "max_cached_frames": 80}),
     "deep": ("int8", "float", 12, DEEP),
     "fine": ("int8", "bfloat16", 16, {"subsampling": 1, "streaming_chunk_size": 3, "streaming_step_size": 3}),
+    "pruned": ("int8", "float", 8, {**PRUNED, "attention": "local", "local_frames": 8}),
+    "linear": ("int4", "bfloat16", 8, {**PRUNED, "attention": "linear"}),
     "wide": ("int4", "float", 8, {"hidden_size": 32, "attention_heads": 2, "stem_channels": 32}),
 }
 EAGER = {"threshold": 0.01, "refractory_s": 0.0, "hesitation_s": 0.0}

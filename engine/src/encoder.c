@@ -18,32 +18,39 @@ static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
 void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *memory) {
     const size_t mels = model->mels, width = model->width, channels = model->stem_channels, n = most;
     const size_t window = model->lookahead + model->subsampling, context = model->left_context + 1;
+    const int linear = model->attention == ATTENTION_LINEAR;
     const size_t remembered = remembered_size(model);
+    /* Of scratch memory: the most numbers that a frame has in any layer. */
+    size_t narrow = width, wide = padded(model->units), lot = 0;
     e->model = model;
     e->level = kernels_named(NULL);
     e->most = most;
     e->tail = arena_take(memory, model->lookahead * mels, sizeof(float));
     e->blocks = arena_take(memory, model->layers, sizeof(block_state));
     for (uint32_t i = 0; i < model->layers; i++) {
+        const layer_shape *layer = &model_layers(model)[i];
+        const size_t attended = attention_width(model, i), convolved = layer->channels;
         block_state b;
-        b.keys = arena_take(memory, context * width, remembered);
-        b.values = arena_take(memory, context * width, remembered);
-        b.past = arena_take(memory, model->kernel * width, remembered);
+        b.keys = arena_take(memory, context * attended, linear ? sizeof(float) : remembered);
+        b.values = arena_take(memory, (linear ? model->head_size : context) * attended, linear ? sizeof(float) : remembered);
+        b.past = arena_take(memory, model->kernel * convolved, remembered);
+        narrow = larger(narrow, larger(attended, convolved));
+        wide = larger(larger(wide, larger(layer->ffn_in, layer->ffn_out)), larger(3 * attended, 2 * convolved));
+        if (!linear) lot = larger(lot, attention_lot(layer->heads));
         if (memory->base) e->blocks[i] = b;
     }
     const size_t turned = padded((mels + 4) * window + 3), stem_width = channels * (mels / 4);
     const size_t positions = padded((mels / 2 + 2) * channels);
-    const size_t wide = larger(larger(model->inner, 3 * width), padded(model->units));
     e->window = arena_take(memory, turned, sizeof(float));
     e->positions = arena_take(memory, positions, sizeof(float));
     e->convolved = arena_take(memory, mels / 2 * channels, sizeof(float));
     e->stem = arena_take(memory, n * stem_width, sizeof(float));
     e->x = arena_take(memory, n * width, sizeof(float));
-    e->h = arena_take(memory, n * width, sizeof(float));
+    e->h = arena_take(memory, n * narrow, sizeof(float));
     e->wide = arena_take(memory, n * wide, sizeof(float));
-    e->scores = arena_take(memory, padded(context * attention_lot(model->heads)), sizeof(float));
+    e->scores = arena_take(memory, padded(context * lot), sizeof(float));
     e->scale = arena_take(memory, n, sizeof(float));
-    e->bytes = arena_take(memory, larger(n * larger(wide, stem_width), larger(turned, positions + 4)), 1);
+    e->bytes = arena_take(memory, larger(n * larger(larger(narrow, wide), stem_width), larger(turned, positions)) + GROUP, 1);
 }
 
 void encoder_reset(encoder *e) {
@@ -51,27 +58,36 @@ void encoder_reset(encoder *e) {
     e->seen = e->key_row = e->past_row = 0;
     memset(e->tail, 0, model->lookahead * model->mels * sizeof(float));
     for (uint32_t i = 0; i < model->layers; i++) {
-        const size_t size = remembered_size(model);
-        const size_t ring = (size_t)(model->left_context + 1) * model->width * size;
-        memset(e->blocks[i].keys, 0, ring);
-        memset(e->blocks[i].values, 0, ring);
-        memset(e->blocks[i].past, 0, (size_t)model->kernel * model->width * size);
+        const int linear = model->attention == ATTENTION_LINEAR;
+        const size_t size = remembered_size(model), attended = attention_width(model, i) * (linear ? sizeof(float) : size);
+        memset(e->blocks[i].keys, 0, (model->left_context + 1) * attended);
+        memset(e->blocks[i].values, 0, (linear ? model->head_size : model->left_context + 1) * attended);
+        memset(e->blocks[i].past, 0, (size_t)model->kernel * model_layers(model)[i].channels * size);
     }
 }
+
+/* `rows` rows of bytes lie there: what a kernel reads behind them, to fill up a group of int4 weights, is 0 and not whatever
+ * lay there before. Between rows it reads the beginning of the next one. */
+static void end_bytes(encoder *e, size_t count) { memset(e->bytes + count, 0, GROUP); }
 
 /* y = w x, or y += w x, for rows each with a scale of its own. */
 static void multiply_rows(encoder *e, const linear *w, const float *x, uint32_t rows, float *y, size_t stride, int add) {
     rows_in in = {e->bytes, e->scale, 1, x, w->inputs};
-    if (!w->floats)
+    if (!w->floats) {
         for (uint32_t r = 0; r < rows; r++)
             e->scale[r] = e->level->quantize(x + (size_t)r * w->inputs, w->inputs, e->bytes + (size_t)r * w->inputs);
+        end_bytes(e, (size_t)rows * w->inputs);
+    }
     e->level->multiply(w, &in, rows, y, stride, add);
 }
 
 /* The same for rows that overlap, `step` numbers apart in one array of `count`. */
 static void multiply_windows(encoder *e, const linear *w, const float *x, size_t count, size_t step, uint32_t rows, float *y) {
     rows_in in = {e->bytes, e->scale, 0, x, step};
-    if (!w->floats) e->scale[0] = e->level->quantize(x, padded(count), e->bytes);
+    if (!w->floats) {
+        e->scale[0] = e->level->quantize(x, padded(count), e->bytes);
+        end_bytes(e, padded(count));
+    }
     e->level->multiply(w, &in, rows, y, (size_t)w->blocks * LANES, 0);
 }
 
@@ -142,18 +158,18 @@ static void normalize_rows(encoder *e, uint32_t frames) {
 }
 
 /* x += half of the feed-forward module, whose half lies in its weights. */
-static void feed_forward(encoder *e, reader *weights, uint32_t frames) {
+static void feed_forward(encoder *e, reader *weights, uint32_t inner, uint32_t frames) {
     const model_header *m = e->model;
-    const linear expand = read_linear(weights, m->inner, m->width), contract = read_linear(weights, m->width, m->inner);
+    const linear expand = read_linear(weights, inner, m->width), contract = read_linear(weights, m->width, inner);
     normalize_rows(e, frames);
-    multiply_rows(e, &expand, e->h, frames, e->wide, m->inner, 0);
-    e->level->silu(e->wide, (size_t)frames * m->inner);
+    multiply_rows(e, &expand, e->h, frames, e->wide, inner, 0);
+    e->level->silu(e->wide, (size_t)frames * inner);
     multiply_rows(e, &contract, e->wide, frames, e->x, m->width, 1);
 }
 
 /* x into a row of what is remembered, rounded to the nearest bfloat16, half to even, where it is stored as such. */
-static void remember(const model_header *m, const float *x, void *rows, uint32_t row) {
-    const size_t width = m->width, at = row * width;
+static void remember(const model_header *m, const float *x, void *rows, uint32_t row, size_t width) {
+    const size_t at = row * width;
     if (m->state == STATE_FLOAT) {
         memcpy((float *)rows + at, x, width * sizeof(float));
         return;
@@ -165,44 +181,59 @@ static void remember(const model_header *m, const float *x, void *rows, uint32_t
     }
 }
 
-static void attention(encoder *e, reader *weights, block_state *state, uint32_t frames) {
+/* Attention to the last frames, queries, keys and values of `width` numbers in `wide`, the result in `h`. */
+static void attend_window(encoder *e, block_state *state, const float *bias, uint32_t width, uint32_t heads, uint32_t frames) {
     const model_header *m = e->model;
-    const uint32_t width = m->width, ring = m->left_context + 1;
-    const linear query_key_value = read_linear(weights, 3 * width, width), output = read_linear(weights, width, width);
-    const float *bias = read_floats(weights, (size_t)m->heads * ring);
-    normalize_rows(e, frames);
-    multiply_rows(e, &query_key_value, e->h, frames, e->wide, 3 * width, 0);
+    const uint32_t ring = m->left_context + 1;
     uint32_t row = e->key_row, seen = e->seen;
     for (uint32_t n = 0; n < frames; n++) {
         const float *query = e->wide + (size_t)n * 3 * width;
-        remember(m, query + width, state->keys, row);
-        remember(m, query + 2 * width, state->values, row);
+        remember(m, query + width, state->keys, row, width);
+        remember(m, query + 2 * width, state->values, row, width);
         const uint32_t window = seen + 1, first = (row + ring - seen) % ring;
-        e->level->attend(query, state->keys, state->values, bias, width, m->heads, window, first, ring, e->scores,
-                         e->h + n * width, m->state == STATE_BFLOAT16);
+        e->level->attend(query, state->keys, state->values, bias, width, heads, window, first, ring, e->scores,
+                         e->h + (size_t)n * width, m->state == STATE_BFLOAT16);
         row = row + 1 == ring ? 0 : row + 1;
         seen = seen < m->left_context ? seen + 1 : seen;
     }
-    multiply_rows(e, &output, e->h, frames, e->x, width, 1);
 }
 
-static void convolution(encoder *e, reader *weights, block_state *state, uint32_t frames) {
+static void attention(encoder *e, reader *weights, uint32_t layer, uint32_t frames) {
     const model_header *m = e->model;
-    const uint32_t width = m->width;
-    const linear gate = read_linear(weights, 2 * width, width);
+    const uint32_t width = attention_width(m, layer), heads = model_layers(m)[layer].heads;
+    const linear query_key_value = read_linear(weights, 3 * width, m->width), output = read_linear(weights, m->width, width);
+    normalize_rows(e, frames);
+    multiply_rows(e, &query_key_value, e->h, frames, e->wide, 3 * width, 0);
+    if (m->attention == ATTENTION_LINEAR) {
+        const float *kept = read_floats(weights, heads);
+        for (uint32_t n = 0; n < frames; n++)
+            e->level->recall(e->wide + (size_t)n * 3 * width, kept, width, heads, e->blocks[layer].keys, e->blocks[layer].values,
+                             e->h + (size_t)n * width);
+    } else {
+        const float *bias = read_floats(weights, (size_t)heads * (m->left_context + 1));
+        attend_window(e, &e->blocks[layer], bias, width, heads, frames);
+    }
+    multiply_rows(e, &output, e->h, frames, e->x, m->width, 1);
+}
+
+static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t frames) {
+    const model_header *m = e->model;
+    const uint32_t width = model_layers(m)[layer].channels;
+    void *past = e->blocks[layer].past;
+    const linear gate = read_linear(weights, 2 * width, m->width);
     const float *taps = read_floats(weights, (size_t)m->kernel * width), *bias = read_floats(weights, width);
-    const linear output = read_linear(weights, width, width);
+    const linear output = read_linear(weights, m->width, width);
     normalize_rows(e, frames);
     multiply_rows(e, &gate, e->h, frames, e->wide, 2 * width, 0);
     uint32_t row = e->past_row;
     for (uint32_t n = 0; n < frames; n++) {
-        float *h = e->h + n * width;
+        float *h = e->h + (size_t)n * width;
         e->level->gate(e->wide + (size_t)n * 2 * width, width, h);
-        remember(m, h, state->past, row);
+        remember(m, h, past, row, width);
         row = row + 1 == m->kernel ? 0 : row + 1; /* now the oldest */
-        e->level->depthwise(state->past, taps, bias, width, m->kernel, row, h, m->state == STATE_BFLOAT16);
+        e->level->depthwise(past, taps, bias, width, m->kernel, row, h, m->state == STATE_BFLOAT16);
     }
-    multiply_rows(e, &output, e->h, frames, e->x, width, 1);
+    multiply_rows(e, &output, e->h, frames, e->x, m->width, 1);
 }
 
 void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs) {
@@ -210,10 +241,11 @@ void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_
     reader weights = model_weights(m);
     run_stem(e, &weights, features, frames);
     for (uint32_t i = 0; i < m->layers; i++) {
-        feed_forward(e, &weights, frames);
-        attention(e, &weights, &e->blocks[i], frames);
-        convolution(e, &weights, &e->blocks[i], frames);
-        feed_forward(e, &weights, frames);
+        const layer_shape *layer = &model_layers(m)[i];
+        feed_forward(e, &weights, layer->ffn_in, frames);
+        attention(e, &weights, i, frames);
+        convolution(e, &weights, i, frames);
+        feed_forward(e, &weights, layer->ffn_out, frames);
         normalize_with_gain(e, &weights, frames);
     }
     e->key_row = (e->key_row + frames) % (m->left_context + 1);

@@ -14,9 +14,11 @@ typedef struct {
 void *arena_take(arena *from, size_t count, size_t size);
 
 typedef struct {
-    /* Floats, or bfloat16 where the model says so. */
-    void *keys, *values; /* [left_context + 1][width] rings, where frame n is in row n % (left_context + 1) */
-    void *past;          /* [kernel][width], likewise */
+    /* Floats, or bfloat16 where the model says so; sums are always floats, as bfloat16 would lose what a frame adds to them. */
+    void *keys, *values; /* [left_context + 1][attention width] rings, where frame n is in row n % (left_context + 1);
+                          * of linear attention the sum of keys [attention width], and of keys times values
+                          * [head_size][attention width] */
+    void *past;          /* [kernel][channels], a ring likewise */
 } block_state;
 
 typedef struct {

@@ -40,6 +40,9 @@ typedef struct {
      * distance, the farthest first, and every head. */
     void (*attend)(const float *query, const void *keys, const void *values, const float *bias, uint32_t width,
                    uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, float *scores, float *y, int brief);
+    /* One frame of linear attention. query_key_value: [3][width], in which queries and keys are changed. What is remembered,
+     * `keys` [width] and `values` [width / heads][width], is first multiplied by what is `kept` of each head. */
+    void (*recall)(float *query_key_value, const float *kept, uint32_t width, uint32_t heads, float *keys, float *values, float *y);
     /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the weights of their age) */
     void (*depthwise)(const void *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
                       uint32_t first, float *y, int brief);

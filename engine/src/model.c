@@ -61,9 +61,10 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
         found.sums = take(from, columns, sizeof(int32_t));
         break;
     case WEIGHTS_INT4: /* no more groups than int32 can add up */
-        from->failed |= inputs % GROUP != 0 || inputs / GROUP > 512;
-        found.weights = take(from, columns * inputs / 2, 1);
-        found.multipliers = take(from, columns * (inputs / GROUP), 1);
+        found.groups = (inputs + GROUP - 1) / GROUP;
+        from->failed |= found.groups > 512;
+        found.weights = take(from, columns * found.groups, GROUP / 2);
+        found.multipliers = take(from, columns * found.groups, 1);
         found.scale = read_floats(from, columns);
         break;
     default:
@@ -101,7 +102,8 @@ static kouling_status check_file(const void *data, size_t bytes, const char *mag
     if (bytes < CHECKED_FROM) return KOULING_TRUNCATED;
     memcpy(fields, (const uint8_t *)data + 8, sizeof fields);
     if (fields[0] > version) return KOULING_NEWER;
-    if (fields[0] < 1 || fields[1] < header) return KOULING_CORRUPT;
+    if (fields[0] && fields[0] < version) return KOULING_OLDER;
+    if (!fields[0] || fields[1] < header) return KOULING_CORRUPT;
     if (bytes < fields[1]) return KOULING_TRUNCATED;
     const uint32_t found = checksum((const uint8_t *)data + CHECKED_FROM, fields[1] - CHECKED_FROM);
     return found == fields[2] ? KOULING_OK : KOULING_CORRUPT;
@@ -131,17 +133,30 @@ reader walk_weights(const model_header *m) {
     read_linear(&from, width, channels * (m->mels / 4));
     read_floats(&from, width), read_floats(&from, width);
     for (uint32_t i = 0; i < m->layers; i++) {
-        read_linear(&from, m->inner, width), read_linear(&from, width, m->inner);
-        read_linear(&from, 3 * width, width), read_linear(&from, width, width);
-        read_floats(&from, (size_t)m->heads * (m->left_context + 1));
-        read_linear(&from, 2 * width, width);
-        read_floats(&from, (size_t)m->kernel * width), read_floats(&from, width);
-        read_linear(&from, width, width);
-        read_linear(&from, m->inner, width), read_linear(&from, width, m->inner);
+        const layer_shape *layer = &model_layers(m)[i];
+        const uint32_t attended = attention_width(m, i), convolved = layer->channels;
+        read_linear(&from, layer->ffn_in, width), read_linear(&from, width, layer->ffn_in);
+        read_linear(&from, 3 * attended, width), read_linear(&from, width, attended);
+        read_floats(&from, m->attention == ATTENTION_LINEAR ? layer->heads : (size_t)layer->heads * (m->left_context + 1));
+        read_linear(&from, 2 * convolved, width);
+        read_floats(&from, (size_t)m->kernel * convolved), read_floats(&from, convolved);
+        read_linear(&from, width, convolved);
+        read_linear(&from, layer->ffn_out, width), read_linear(&from, width, layer->ffn_out);
         read_floats(&from, width), read_floats(&from, width);
     }
     read_linear(&from, m->units, width);
     return from;
+}
+
+/* The table of layers lies inside the file. */
+static int layers_fit(const model_header *m) {
+    for (uint32_t i = 0; i < m->layers; i++) {
+        const layer_shape *layer = &model_layers(m)[i];
+        if (!within(layer->heads, 1, 64, 1) || !within(attention_width(m, i), 16, 4096, 16) || !within(layer->ffn_in, 16, 16384, 16) ||
+            !within(layer->ffn_out, 16, 16384, 16) || !within(layer->channels, 16, 4096, 16))
+            return 0;
+    }
+    return 1;
 }
 
 static int weights_fit(const model_header *m) {
@@ -155,19 +170,21 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
     const kouling_status status = check_file(data, bytes, "KOULING", MODEL_VERSION, sizeof(model_header), KOULING_NO_MODEL);
     if (status != KOULING_OK) return status;
     const model_header *m = data;
-    const int shape = within(m->mels, 8, 128, 4) && within(m->layers, 1, 64, 1) && within(m->width, 16, 4096, 16) && within(m->heads, 1, 64, 1) &&
-                      m->width % m->heads == 0 && within(m->kernel, 2, 1024, 1) &&
-                      within(m->inner, 16, 16384, 16) && within(m->stem_channels, 16, 1024, 16) &&
+    const int shape = within(m->mels, 8, 128, 4) && within(m->layers, 1, 64, 1) && within(m->width, 16, 4096, 16) && within(m->head_size, 1, 4096, 1) &&
+                      within(m->kernel, 2, 1024, 1) && within(m->attention, ATTENTION_WINDOWED, ATTENTION_LINEAR, 1) &&
+                      within(m->stem_channels, 16, 1024, 16) &&
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
-                      within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && within(m->left_context, 1, 4096, 1) &&
+                      within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && (m->attention == ATTENTION_LINEAR ? !m->left_context : within(m->left_context, 1, 4096, 1)) &&
                       within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_BFLOAT16 && m->log_scale > 0 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
-    const int sections = is_section(m->tables_at, 0, sizeof(model_header), m->file_bytes) &&
+    if (!shape) return KOULING_CORRUPT;
+    const uint32_t layers_end = (uint32_t)(sizeof(model_header) + m->layers * sizeof(layer_shape));
+    const int sections = is_section(m->tables_at, 0, layers_end, m->file_bytes) &&
                          is_section(m->weights_at, 0, m->tables_at, m->file_bytes) &&
                          is_section(m->commands_at, m->commands_bytes, m->weights_at, m->file_bytes) &&
                          is_section(m->text_at, m->text_bytes, m->commands_at, m->file_bytes);
-    if (!shape || !sections || !tables_fit(m) || !weights_fit(m)) return KOULING_CORRUPT;
+    if (!sections || !layers_fit(m) || !tables_fit(m) || !weights_fit(m)) return KOULING_CORRUPT;
     kouling_commands own;
     model->data = data;
     const kouling_status inner = kouling_commands_open(&own, model, (const uint8_t *)data + m->commands_at, m->commands_bytes);
@@ -236,6 +253,7 @@ const char *kouling_message(kouling_status status) {
         "this is no model of kouling",
         "this is no command set of kouling",
         "the file was made by a newer version of kouling",
+        "the file was written by an older kouling; export the model again",
         "the file is damaged",
         "the command set was made for another model",
         "the memory is smaller than kouling_stream_size says",

@@ -1,16 +1,17 @@
-/* The model file: a header, and behind it everything in the order in which a step reads it. Used in place. */
+/* The model file: a header, the shapes of the layers, and behind them everything in the order in which a step reads it. Used in place. */
 #ifndef KOULING_MODEL_H
 #define KOULING_MODEL_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define MODEL_VERSION 1
+#define MODEL_VERSION 2
 #define MODEL_ALIGN 64
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
 #define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
 enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
+enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
 enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 
@@ -19,7 +20,7 @@ typedef struct {
     char magic[8]; /* "KOULING", a zero */
     uint32_t version, file_bytes, checksum;
     uint32_t linears; /* how many linear layers there are */
-    uint32_t mels, layers, heads, width, kernel, inner, stem_channels, stem_layers;
+    uint32_t mels, layers, head_size, width, kernel, attention, stem_channels, stem_layers;
     uint32_t subsampling, lookahead, step_frames, left_context, units;
     float log_floor, log_scale;
     uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
@@ -28,17 +29,30 @@ typedef struct {
     uint32_t reserved[3];
 } model_header;
 
+/* What is left of a layer where some of it was pruned away; of the whole one, all. Behind the header, one for each. */
+typedef struct {
+    uint32_t heads, ffn_in, ffn_out, channels; /* attention, the two feed-forward modules, convolution */
+} layer_shape;
+
+static inline const layer_shape *model_layers(const model_header *model) { return (const layer_shape *)(const void *)(model + 1); }
+/* Numbers of a query, a key or a value. */
+static inline uint32_t attention_width(const model_header *model, uint32_t layer) {
+    return model_layers(model)[layer].heads * model->head_size;
+}
+
 /* CRC-32 (IEEE 802.3), as zlib's. */
 uint32_t checksum(const uint8_t *bytes, size_t count);
 
 /* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
  * four weights of each output, so that sixteen products of four are one instruction where there is one. Of int4 weights,
- * to which 8 is added, 64 bytes hold those of eight inputs, the first four in their lower halves. */
+ * to which 8 is added, 64 bytes hold those of eight inputs, the first four in their lower halves; inputs that fill up the
+ * last group have weights of 0, and may be any bytes. */
 typedef struct {
     uint32_t inputs;
     uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
-    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][fours / 2][16][4] */
-    const int8_t *multipliers;  /* int4: [blocks][inputs / GROUP][16] of a group's sum, else NULL */
+    uint32_t groups;            /* int4: inputs / GROUP, rounded up */
+    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4] */
+    const int8_t *multipliers;  /* int4: [blocks][groups][16] of a group's sum, else NULL */
     const float *scale;         /* [blocks * 16] */
     const int32_t *sums;        /* int8: [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
     const float *floats;        /* float: [blocks][inputs][16], else NULL */

@@ -93,7 +93,7 @@ static void open_wrongly(const kouling_model *model, content from) {
     free(moved.bytes);
     open_change(model, from, 0, 0x4e554f4b, 1, not_one);
     open_change(model, from, 4, 0x00475557, 1, not_one);
-    open_change(model, from, 8, 2, 1, KOULING_NEWER);
+    open_change(model, from, 8, (model ? COMMANDS_VERSION : MODEL_VERSION) + 1, 1, KOULING_NEWER);
     open_change(model, from, 8, UINT32_MAX, 0, KOULING_NEWER); /* whose checksum may be another */
     open_change(model, from, 8, 0, 1, KOULING_CORRUPT);
     open_change(model, from, 12, 127, 1, KOULING_CORRUPT);
@@ -119,6 +119,14 @@ static void models(content from) {
         if (at == offsetof(model_header, log_floor)) continue; /* may be any number */
         open_change(NULL, from, at, 0xfffffff3, 1, KOULING_CORRUPT);
     }
+    const size_t layers_at = sizeof(model_header), layers = ((const model_header *)(const void *)from.bytes)->layers;
+    for (size_t at = layers_at; at < layers_at + layers * sizeof(layer_shape); at += 4) {
+        open_change(NULL, from, at, 0, 1, KOULING_CORRUPT);
+        open_change(NULL, from, at, 0xfffffff0, 1, KOULING_CORRUPT);
+        open_change(NULL, from, at, 32, 1, KOULING_CORRUPT); /* allowed, but other weights lie there */
+    }
+    open_change(NULL, from, 8, MODEL_VERSION - 1, 1, KOULING_OLDER);
+    open_change(NULL, from, 8, 1, 0, KOULING_OLDER); /* whose checksum is none of its business */
     EXPECT(kouling_model_open(NULL, from.bytes, from.size), NULL);
     EXPECT(kouling_model_text(&model, &text, &bytes), NULL); /* not opened */
     EXPECT(kouling_shape(&model, &mels, &step, &units), NULL);

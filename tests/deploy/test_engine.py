@@ -121,8 +121,9 @@ def test_int4_products_are_those_of_the_rounded_weights(
     linear = model_file._Packer.linear
 
     def rounded(packer: Any, weight: NDArray[Any], bias: NDArray[Any], scheme: str | None = None) -> None:
-        if scheme is None and weight.shape[1] % model_file.GROUP == 0:
-            weight = whole_again(*model_file.round_to_int4(weight))
+        if scheme is None:
+            more = model_file.padded(weight.shape[1], model_file.GROUP) - weight.shape[1]
+            weight = whole_again(*model_file.round_to_int4(np.pad(weight, ((0, 0), (0, more)))))[:, : weight.shape[1]]
         linear(packer, weight, bias, scheme)
 
     monkeypatch.setattr(model_file._Packer, "linear", rounded)
@@ -239,7 +240,8 @@ def content() -> bytes:
         (lambda c: c[:19], "the file is cut short"),
         (lambda c: c[:-1], "the file is cut short"),
         (lambda c: c[: len(c) // 2], "the file is cut short"),
-        (lambda c: damaged(c, 8, 2, True), "the file was made by a newer version of kouling"),
+        (lambda c: damaged(c, 8, 3, True), "the file was made by a newer version of kouling"),
+        (lambda c: damaged(c, 8, 1, True), "the file was written by an older kouling; export the model again"),
         (lambda c: damaged(c, 5000, 7, False), "the file is damaged"),
         (lambda c: damaged(c, 20, 19, True), "the file is damaged"),  # how many linear layers
         (
@@ -249,8 +251,14 @@ def content() -> bytes:
         (lambda c: damaged(c, struct.unpack_from("<I", c, 88)[0], 2, True), "the file is damaged"),  # the patch in int4
         (lambda c: damaged(c, 24, 4096, True), "the file is damaged"),  # mels
         (lambda c: damaged(c, 28, 65, True), "the file is damaged"),  # layers
+        (lambda c: damaged(c, 32, 15, True), "the file is damaged"),  # head size
         (lambda c: damaged(c, 36, 48, True), "the file is damaged"),  # width
+        (lambda c: damaged(c, 44, 1, True), "the file is damaged"),  # kind of attention
         (lambda c: damaged(c, 72, 65536, True), "the file is damaged"),  # units
+        (lambda c: damaged(c, 84, 128, True), "the file is damaged"),  # where the feature tables begin
+        (lambda c: damaged(c, 128, 2**28 + 4, True), "the file is damaged"),  # heads of the first layer
+        (lambda c: damaged(c, 148, 2**32 - 16, True), "the file is damaged"),  # feed-forward of the second
+        (lambda c: damaged(c, 156, 48, True), "the file is damaged"),  # channels of the second
         (lambda c: damaged(c, 88, 2**32 - 64, True), "the file is damaged"),  # where the weights begin
         (lambda c: damaged(c, 92, 64, True), "the file is damaged"),  # where the command set begins
     ],

@@ -2,14 +2,17 @@
 
 `docs/model-file.md` describes the format; `engine/src/model.h` is its other half. What can be folded is: the gains and
 biases of normalisations into the linear layers behind them, batch normalisation into the depthwise convolution, the
-half of the feed-forward modules and the scale of the scores into weights.
+half of the feed-forward modules and the scale of the scores into weights. What the engine takes sixteen at a time is
+filled up with heads and channels that are always 0.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +20,13 @@ from numpy.typing import NDArray
 
 from kouling.checkpoint import ModelInfo
 from kouling.commands import UNKNOWN, CommandSet
+from kouling.config import BlockShape, EncoderConfig
 from kouling.decoder import DEFAULT_ONSET_S
 from kouling.features import mel_filters, povey_window
 from kouling.recognizer import decoder_of, overlay_decoder
 
 MAGIC = b"KOULING\0"
-VERSION = 1
+VERSION = 2
 ALIGN = 64
 LANES = 16  # numbers that the engine's kernels take at once
 HEADER_BYTES = 128
@@ -30,6 +34,7 @@ COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
 SCHEMES = {"float": 0, "int8": 1, "int4": 2}
+ATTENTIONS = {"windowed": 0, "local": 0, "linear": 1}  # a local window is one that is short
 STATES = {"float": 0, "bfloat16": 1}
 GROUP = 32  # inputs that share a multiplier in int4
 MAX_WINDOW = 64
@@ -57,21 +62,22 @@ def pack(
     tables = b"".join(map(_aligned, _feature_tables(info)))
     packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme)
     packer.stem(encoder.stem_layers)
-    for index in range(encoder.layers):
-        packer.block(f"blocks.{index}", encoder.hidden_size, encoder.attention_heads)
+    stored = stored_shapes(encoder)
+    for index, shapes in enumerate(zip(encoder.blocks, stored, strict=True)):
+        packer.block(f"blocks.{index}", *shapes, encoder.attention)
     # The head costs next to nothing and its errors go straight into the result.
     packer.linear(*packer.layer("head"), scheme="float")
     body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
     text = info.to_json().encode()
-    tables_at = HEADER_BYTES
+    layers = _aligned(b"".join(struct.pack("<4I", s.heads, s.ffn_in, s.ffn_out, s.channels) for s in stored))
+    tables_at = HEADER_BYTES + len(layers)
     weights_at = tables_at + len(tables)
     commands_at = weights_at + len(body)
     own = pack_commands(info, command_set)
     text_at = commands_at + len(own)
     fields = [
-        *(len(packer.kinds), features.num_mels, encoder.layers, encoder.attention_heads, encoder.hidden_size),
-        *(encoder.conv_kernel_size, _padded(encoder.hidden_size * encoder.ffn_expansion)),
-        _padded(encoder.stem_channels),
+        *(len(packer.kinds), features.num_mels, encoder.layers, encoder.head_size, encoder.hidden_size),
+        *(encoder.conv_kernel_size, ATTENTIONS[encoder.attention], padded(encoder.stem_channels)),
         *(encoder.stem_layers, encoder.subsampling, encoder.lookahead, encoder.frames_per_step),
         *(encoder.left_context, len(info.units)),
     ]
@@ -79,7 +85,7 @@ def pack(
     priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
     scales = (features.log_floor, features.log_scale)
     header = struct.pack(f"<{len(fields)}I2f{len(sections)}I2I", *fields, *scales, *sections, priming, STATES[state])
-    return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + tables + body + own + _aligned(text))
+    return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
 def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
@@ -127,8 +133,38 @@ def _check(info: ModelInfo) -> None:
         raise ValueError(f"{info.name}: the stem hears {window} frames at once; the engine runs at most {MAX_WINDOW}")
 
 
-def _padded(size: int) -> int:
-    return -(-size // LANES) * LANES
+def padded(size: int, multiple: int = LANES) -> int:
+    return -(-size // multiple) * multiple
+
+
+def stored_shapes(encoder: EncoderConfig) -> tuple[BlockShape, ...]:
+    """The blocks as the engine runs them: whole vectors of channels, and as many heads as fill whole vectors. There are
+    never more of these than before pruning, since the whole width is a multiple of LANES."""
+    heads = LANES // math.gcd(LANES, encoder.head_size)
+    return tuple(
+        replace(
+            shape,
+            heads=padded(shape.heads, heads),
+            ffn_in=padded(shape.ffn_in),
+            ffn_out=padded(shape.ffn_out),
+            channels=padded(shape.channels),
+        )
+        for shape in encoder.blocks
+    )
+
+
+def _more_rows(values: Floats, rows: int) -> Floats:
+    """Filled up with rows of zeros."""
+    return np.pad(values, [(0, rows - len(values)), *[(0, 0)] * (values.ndim - 1)])
+
+
+def _more_in_each(values: Floats, parts: int, rows: int) -> Floats:
+    """Of parts that lie one behind the other, each filled up with rows of zeros."""
+    return np.concatenate([_more_rows(part, rows) for part in np.split(values, parts)])
+
+
+def _more_columns(values: Floats, columns: int) -> Floats:
+    return _more_rows(values.T, columns).T
 
 
 def _aligned(data: bytes) -> bytes:
@@ -195,8 +231,6 @@ class _Packer:
         whole = np.zeros((columns, 4 * fours))
         whole[:outputs, :inputs] = weight
         scheme = scheme or self.scheme
-        if scheme == "int4" and inputs % GROUP:
-            scheme = "int8"
         self.kinds.append(SCHEMES[scheme])
         if scheme == "float":
             self.floats(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
@@ -207,10 +241,10 @@ class _Packer:
             self.floats(scale)
             self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
         else:
-            halves, multipliers, scale = round_to_int4(whole)
-            pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, fours // 2, 2, 4).transpose(3, 0, 2, 1, 4)
+            halves, multipliers, scale = round_to_int4(_more_columns(whole[:, :inputs], padded(inputs, GROUP)))
+            pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, halves.shape[1] // 8, 2, 4).transpose(3, 0, 2, 1, 4)
             self.parts.append((pairs[0] | pairs[1] << 4).tobytes())
-            self.parts.append(multipliers.reshape(-1, 16, inputs // GROUP).transpose(0, 2, 1).tobytes())
+            self.parts.append(multipliers.reshape(-1, 16, multipliers.shape[1]).transpose(0, 2, 1).tobytes())
             self.floats(scale)
         self.floats(np.pad(bias, (0, columns - outputs)))
 
@@ -218,7 +252,7 @@ class _Packer:
         """Channels are filled up to a multiple of LANES with some that are always 0."""
         patch, bias = self.layer("stem.patch")  # (C, 1, window, 5)
         channels = len(patch)
-        more = _padded(channels) - channels
+        more = padded(channels) - channels
         self.linear(
             np.pad(patch[:, 0].transpose(0, 2, 1).reshape(channels, -1), ((0, more), (0, 0))), np.pad(bias, (0, more))
         )
@@ -232,32 +266,42 @@ class _Packer:
         for values in self.layer("stem.norm"):
             self.floats(values)
 
-    def block(self, name: str, width: int, heads: int) -> None:
-        self.feed_forward(f"{name}.feed_forward_in")
+    def block(self, name: str, shape: BlockShape, stored: BlockShape, attention: str) -> None:
+        """shape: of what is there, to be filled up to what is stored. attention: its kind."""
+        self.feed_forward(f"{name}.feed_forward_in", stored.ffn_in)
         weight, bias = self.after_norm(f"{name}.attention.norm", f"{name}.attention.query_key_value")
-        scale = np.ones(3 * width)
-        scale[:width] = (width / heads) ** -0.5
-        self.linear(weight * scale[:, None], bias * scale)
-        self.linear(*self.layer(f"{name}.attention.output"))
-        self.floats(self.weights[f"{name}.attention.distance_bias"].T[::-1])  # the farthest first
-        self.convolution(f"{name}.convolution")
-        self.feed_forward(f"{name}.feed_forward_out")
+        scale = np.ones(3 * shape.attention_width)
+        if attention != "linear":
+            scale[: shape.attention_width] = shape.head_size**-0.5
+        width = stored.attention_width
+        self.linear(_more_in_each(weight * scale[:, None], 3, width), _more_in_each(bias * scale, 3, width))
+        weight, bias = self.layer(f"{name}.attention.output")
+        self.linear(_more_columns(weight, width), bias)
+        if attention == "linear":
+            kept = 1 / (1 + np.exp(-self.weights[f"{name}.attention.decay"]))
+            self.floats(_more_rows(kept, stored.heads))
+        else:
+            distances = self.weights[f"{name}.attention.distance_bias"].T[::-1]  # the farthest first
+            self.floats(_more_columns(distances, stored.heads))
+        self.convolution(f"{name}.convolution", stored.channels)
+        self.feed_forward(f"{name}.feed_forward_out", stored.ffn_out)
         for values in self.layer(f"{name}.norm"):
             self.floats(values)
 
-    def feed_forward(self, name: str) -> None:
+    def feed_forward(self, name: str, inner: int) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.expand")
-        more = _padded(len(weight)) - len(weight)
-        self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)))
+        self.linear(_more_rows(weight, inner), _more_rows(bias, inner))
         weight, bias = self.layer(f"{name}.contract")
-        self.linear(np.pad(weight, ((0, 0), (0, more))) / 2, bias / 2)
+        self.linear(_more_columns(weight, inner) / 2, bias / 2)
 
-    def convolution(self, name: str) -> None:
-        self.linear(*self.after_norm(f"{name}.norm", f"{name}.gate"))
-        taps, bias = self.layer(f"{name}.depthwise")  # (D, 1, K)
+    def convolution(self, name: str, channels: int) -> None:
+        weight, bias = self.after_norm(f"{name}.norm", f"{name}.gate")
+        self.linear(_more_in_each(weight, 2, channels), _more_in_each(bias, 2, channels))
+        taps, bias = self.layer(f"{name}.depthwise")  # (C, 1, K)
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
         factor = gain / np.sqrt(variance + 1e-5)
-        self.floats((taps[:, 0] * factor[:, None]).T)
-        self.floats((bias - mean) * factor + shift)
-        self.linear(*self.layer(f"{name}.output"))
+        self.floats(_more_rows(taps[:, 0] * factor[:, None], channels).T)
+        self.floats(_more_rows((bias - mean) * factor + shift, channels))
+        weight, bias = self.layer(f"{name}.output")
+        self.linear(_more_columns(weight, channels), bias)
