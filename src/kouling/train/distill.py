@@ -7,6 +7,9 @@ and it needs no labels, so running speech teaches too.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from kouling import checkpoint
 from kouling.commands import UNKNOWN
 from kouling.config import Config
 from kouling.encoder import Encoder
+from kouling.train import precision
 
 ROWS = 64  # scenes heard at once
 BEHIND = 60  # feature frames of silence behind a scene, in which its last word is said
@@ -45,11 +49,35 @@ class Teacher:
         # What the student has no unit for is a word that it does not know.
         self.columns = [list(units).index(unit if unit in units else UNKNOWN) for unit in info.units]
         self.num_units = len(units)
+        self.fingerprint = zlib.crc32(path.read_bytes())
         self.own = info.config.encoder.subsampling
 
+    def hear(self, features: NDArray[np.float16], hidden: bool, kept: Path | None = None) -> Heard:
+        """features: (R, T, M) of many scenes, as they were drawn: before anything hides them from the student.
+
+        kept: folder in which it is left for other runs with the same teacher and scenes. Raises: OSError.
+        """
+        if kept is None:
+            return self._hear(features, hidden)
+        described = repr((self.fingerprint, self.columns, self.num_units, hidden, features.shape))
+        key = hashlib.sha256(described.encode() + features[::97].tobytes()).hexdigest()[:12]
+        path = kept / f"taught-{key}.npz"
+        if path.exists():
+            with np.load(path) as file:
+                return Heard(file["log_probs"], file["hidden"] if hidden else None, self.own)
+        heard = self._hear(features, hidden)
+        kept.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
+        try:
+            deep = np.zeros(0, dtype=np.float16) if heard.hidden is None else heard.hidden
+            np.savez(temporary, log_probs=heard.log_probs, hidden=deep)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return heard
+
     @torch.no_grad()
-    def hear(self, features: NDArray[np.float16], hidden: bool) -> Heard:
-        """features: (R, T, M) of many scenes, as they were drawn: before anything hides them from the student."""
+    def _hear(self, features: NDArray[np.float16], hidden: bool) -> Heard:
         frames = (features.shape[1] + BEHIND) // self.own
         behind = frames * self.own - features.shape[1]
         log_probs = np.empty((len(features), frames, self.num_units), dtype=np.float16)
@@ -61,7 +89,7 @@ class Teacher:
             for first in range(0, len(features), ROWS):
                 rows = slice(first, first + ROWS)
                 batch = np.pad(features[rows].astype(np.float32), ((0, 0), (0, behind), (0, 0)))
-                with torch.autocast("cpu", torch.bfloat16):
+                with precision.mixed():
                     found, _ = self.model(torch.from_numpy(batch), self.model.initial_state(len(batch)))
                 probabilities = found.new_zeros(*found.shape[:2], self.num_units)
                 probabilities.index_add_(2, torch.tensor(self.columns), found.exp())

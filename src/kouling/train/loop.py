@@ -26,6 +26,7 @@ from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
 from kouling.encoder import BlockState, Encoder, EncoderState, Window
 from kouling.train import loss as losses
+from kouling.train import precision
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.recipe import Recipe, Training
@@ -195,7 +196,7 @@ class Trainer:
             self.group = (draw, self.scenes.epoch(draw, self.kept))
             if self.teacher is not None:  # it hears a scene once, and is quoted as often as the scene is used
                 deep = self.hidden_states is not None
-                self.lessons = [self.teacher.hear(batches.features, deep) for batches in self.group[1]]
+                self.lessons = [self.teacher.hear(batches.features, deep, self.kept) for batches in self.group[1]]
         rng = np.random.default_rng([self.recipe.seed, 1, self.epoch])
         torch.manual_seed(self.recipe.seed * 100003 + self.epoch)
         plan = []
@@ -243,7 +244,7 @@ class Trainer:
         before = int(rng.integers(extra + 1))
         features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
         hidden: list[Tensor] = []
-        with torch.autocast("cpu", torch.bfloat16), self.watched(hidden):
+        with precision.mixed(), self.watched(hidden):
             begun = self.initial_state(len(rows), rng)
             window = draw_window(self.recipe.training, self.recipe.config.encoder, rng)
             log_probs, state = self.model(torch.from_numpy(features), begun, window)
@@ -317,7 +318,7 @@ class Trainer:
         features, targets = self.valid
         decided = []
         state: EncoderState | None = None
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.mixed():
             for i in range(0, len(features), 256):
                 batch = torch.from_numpy(features[i : i + 256].astype(np.float32))
                 # All but the first go on from what others left behind, as the middle of a stream does.
