@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from kouling.checkpoint import ModelInfo
 from kouling.commands import UNKNOWN, CommandSet
 from kouling.decoder import DEFAULT_ONSET_S
+from kouling.deploy import grid
+from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded
 from kouling.features import mel_filters, povey_window
 from kouling.recognizer import decoder_of, overlay_decoder
 
 MAGIC = b"KOULING\0"
 VERSION = 1
 ALIGN = 64
-LANES = 16  # numbers that the engine's kernels take at once
 HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
 SCHEMES = {"float": 0, "int8": 1, "int4": 2}
 STATES = {"float": 0, "bfloat16": 1}
-GROUP = 32  # inputs that share a multiplier in int4
 MAX_WINDOW = 64
 
 Floats = NDArray[np.float64]
@@ -41,21 +41,23 @@ def pack(
     info: ModelInfo,
     weights: Mapping[str, NDArray[Any]],
     command_set: CommandSet,
-    scheme: str = "int8",
+    scheme: str | None = None,
     state: str = "float",
 ) -> bytes:
-    """The model file as bytes. scheme: of the weights; state: of what attention and convolution remember.
+    """The model file as bytes. scheme: of the weights, the checkpoint's own if left out: int4 for layers with a grid
+    and int8 for the rest; state: of what attention and convolution remember.
 
-    Raises: ValueError where the model's shape is none that the engine runs.
+    Raises: ValueError where the model's shape is none that the engine runs, or a grid does not fit its layer.
     """
-    if scheme not in SCHEMES:
+    if scheme is not None and scheme not in SCHEMES:
         raise ValueError(f"weights are {scheme!r}; allowed: {', '.join(SCHEMES)}")
     if state not in STATES:
         raise ValueError(f"the state is {state!r}; allowed: {', '.join(STATES)}")
     encoder, features = info.config.encoder, info.config.features
     _check(info)
     tables = b"".join(map(_aligned, _feature_tables(info)))
-    packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme)
+    grids = grids_of(weights, info.name) if scheme in (None, "int4") else {}
+    packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme or "int8", grids)
     packer.stem(encoder.stem_layers)
     for index in range(encoder.layers):
         packer.block(f"blocks.{index}", encoder.hidden_size, encoder.attention_heads)
@@ -70,8 +72,8 @@ def pack(
     text_at = commands_at + len(own)
     fields = [
         *(len(packer.kinds), features.num_mels, encoder.layers, encoder.attention_heads, encoder.hidden_size),
-        *(encoder.conv_kernel_size, _padded(encoder.hidden_size * encoder.ffn_expansion)),
-        _padded(encoder.stem_channels),
+        *(encoder.conv_kernel_size, padded(encoder.hidden_size * encoder.ffn_expansion)),
+        padded(encoder.stem_channels),
         *(encoder.stem_layers, encoder.subsampling, encoder.lookahead, encoder.frames_per_step),
         *(encoder.left_context, len(info.units)),
     ]
@@ -127,10 +129,6 @@ def _check(info: ModelInfo) -> None:
         raise ValueError(f"{info.name}: the stem hears {window} frames at once; the engine runs at most {MAX_WINDOW}")
 
 
-def _padded(size: int) -> int:
-    return -(-size // LANES) * LANES
-
-
 def _aligned(data: bytes) -> bytes:
     return data.ljust(-(-len(data) // ALIGN) * ALIGN, b"\0")
 
@@ -153,27 +151,27 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
     ]
 
 
-def round_to_int4(weight: Floats) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
+def round_to_int4(weight: Floats, on: Grid | None = None) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
     multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale.
 
-    Of each group the largest weight is -8 times its multiplier, which may be negative: a number more than -7 to 7 has.
+    on: the grid of the first outputs, the others being zeros that fill up; the one that fits best if left out.
     """
-    groups = weight.reshape(len(weight), -1, GROUP)
-    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
-    scale = np.maximum(np.abs(largest).max(axis=1), 1e-12) / 8 / 127
-    multipliers = np.rint(largest / -8 / scale[:, None])
-    multipliers[multipliers == 0] = 1
-    numbers = np.clip(np.rint(groups / (multipliers * scale[:, None])[..., None]), -8, 7)
-    return numbers.reshape(weight.shape).astype(np.int8), multipliers.astype(np.int8), scale
+    if on is None:
+        on = grid.fit(weight)
+    more = len(weight) - len(on.scale)
+    on = Grid(np.pad(on.scale, (0, more)), np.pad(on.multipliers, ((0, more), (0, 0))))
+    return grid.numbers(weight, on), on.multipliers, on.scale.astype(np.float64)
 
 
 class _Packer:
     """Weights in, parts of the file out, in the order of a step."""
 
-    def __init__(self, weights: dict[str, Floats], scheme: str) -> None:
+    def __init__(self, weights: dict[str, Floats], scheme: str, grids: Mapping[str, Grid]) -> None:
+        """scheme: of the layers without a grid; those with one are int4."""
         self.weights = weights
         self.scheme = scheme
+        self.grids = grids
         self.kinds: list[int] = []  # of the linear layers
         self.parts: list[bytes] = []
 
@@ -188,13 +186,18 @@ class _Packer:
     def floats(self, values: Floats) -> None:
         self.parts.append(values.astype("<f4").tobytes())
 
-    def linear(self, weight: Floats, bias: Floats, scheme: str | None = None) -> None:
-        """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out."""
+    def grid_of(self, name: str, factor: Floats | float = 1.0) -> Grid | None:
+        """That of a layer, if it has one, whose outputs are multiplied by `factor`."""
+        return self.grids[name].scaled(factor) if name in self.grids else None
+
+    def linear(self, weight: Floats, bias: Floats, scheme: str | None = None, on: Grid | None = None) -> None:
+        """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out; int4
+        where it lies on a grid."""
         outputs, inputs = weight.shape
         columns, fours = -(-outputs // 16) * 16, -(-inputs // 4)
         whole = np.zeros((columns, 4 * fours))
         whole[:outputs, :inputs] = weight
-        scheme = scheme or self.scheme
+        scheme = scheme or ("int4" if on else self.scheme)
         if scheme == "int4" and inputs % GROUP:
             scheme = "int8"
         self.kinds.append(SCHEMES[scheme])
@@ -207,7 +210,7 @@ class _Packer:
             self.floats(scale)
             self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
         else:
-            halves, multipliers, scale = round_to_int4(whole)
+            halves, multipliers, scale = round_to_int4(whole, on)
             pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, fours // 2, 2, 4).transpose(3, 0, 2, 1, 4)
             self.parts.append((pairs[0] | pairs[1] << 4).tobytes())
             self.parts.append(multipliers.reshape(-1, 16, inputs // GROUP).transpose(0, 2, 1).tobytes())
@@ -216,29 +219,28 @@ class _Packer:
 
     def stem(self, layers: int) -> None:
         """Channels are filled up to a multiple of LANES with some that are always 0."""
-        patch, bias = self.layer("stem.patch")  # (C, 1, window, 5)
-        channels = len(patch)
-        more = _padded(channels) - channels
-        self.linear(
-            np.pad(patch[:, 0].transpose(0, 2, 1).reshape(channels, -1), ((0, more), (0, 0))), np.pad(bias, (0, more))
-        )
-        for name in (*(f"stem.deepen.{i}" for i in range(layers)), "stem.mix"):
-            kernel, bias = self.layer(name)  # (C, C, 1, 3)
-            by_tap = np.pad(kernel[:, :, 0].transpose(0, 2, 1), ((0, more), (0, 0), (0, more)))
-            self.linear(by_tap.reshape(channels + more, -1), np.pad(bias, (0, more)))
-        project, bias = self.layer("stem.project")  # (D, C * positions)
-        by_position = project.reshape(len(project), channels, -1).transpose(0, 2, 1)
-        self.linear(np.pad(by_position, ((0, 0), (0, 0), (0, more))).reshape(len(project), -1), bias)
+        channels = len(self.weights["stem.patch.weight"])
+        more = padded(channels) - channels
+        for name in ("stem.patch", *(f"stem.deepen.{i}" for i in range(layers)), "stem.mix"):
+            weight, bias = self.stem_layer(name)
+            self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)), on=self.grid_of(name))
+        self.linear(*self.stem_layer("stem.project"), on=self.grid_of("stem.project"))
         for values in self.layer("stem.norm"):
             self.floats(values)
+
+    def stem_layer(self, name: str) -> tuple[Floats, Floats]:
+        """A layer of the stem with its inputs in the order of a step."""
+        (weight, bias), order = self.layer(name), grid.input_order(self.weights, name)
+        return grid.packed(weight, order)[:, : len(order)], bias
 
     def block(self, name: str, width: int, heads: int) -> None:
         self.feed_forward(f"{name}.feed_forward_in")
         weight, bias = self.after_norm(f"{name}.attention.norm", f"{name}.attention.query_key_value")
         scale = np.ones(3 * width)
         scale[:width] = (width / heads) ** -0.5
-        self.linear(weight * scale[:, None], bias * scale)
-        self.linear(*self.layer(f"{name}.attention.output"))
+        on = self.grid_of(f"{name}.attention.query_key_value", scale)
+        self.linear(weight * scale[:, None], bias * scale, on=on)
+        self.linear(*self.layer(f"{name}.attention.output"), on=self.grid_of(f"{name}.attention.output"))
         self.floats(self.weights[f"{name}.attention.distance_bias"].T[::-1])  # the farthest first
         self.convolution(f"{name}.convolution")
         self.feed_forward(f"{name}.feed_forward_out")
@@ -247,17 +249,17 @@ class _Packer:
 
     def feed_forward(self, name: str) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.expand")
-        more = _padded(len(weight)) - len(weight)
-        self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)))
+        more = padded(len(weight)) - len(weight)
+        self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)), on=self.grid_of(f"{name}.expand"))
         weight, bias = self.layer(f"{name}.contract")
-        self.linear(np.pad(weight, ((0, 0), (0, more))) / 2, bias / 2)
+        self.linear(np.pad(weight, ((0, 0), (0, more))) / 2, bias / 2, on=self.grid_of(f"{name}.contract", 0.5))
 
     def convolution(self, name: str) -> None:
-        self.linear(*self.after_norm(f"{name}.norm", f"{name}.gate"))
+        self.linear(*self.after_norm(f"{name}.norm", f"{name}.gate"), on=self.grid_of(f"{name}.gate"))
         taps, bias = self.layer(f"{name}.depthwise")  # (D, 1, K)
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
         factor = gain / np.sqrt(variance + 1e-5)
         self.floats((taps[:, 0] * factor[:, None]).T)
         self.floats((bias - mean) * factor + shift)
-        self.linear(*self.layer(f"{name}.output"))
+        self.linear(*self.layer(f"{name}.output"), on=self.grid_of(f"{name}.output"))
