@@ -15,7 +15,9 @@ def add(verbs: Any) -> None:
     send.add_argument("--target", required=True, choices=["engine", "onnx"])
     send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
     send.add_argument(
-        "--weights", choices=["int8", "int4", "float"], help="engine: how weights are stored; int8 if left out"
+        "--weights",
+        choices=["int8", "int4", "float"],
+        help="engine: how weights are stored; if left out int4 where the checkpoint was made for it, else int8",
     )
     send.add_argument(
         "--state",
@@ -29,9 +31,7 @@ def run(options: argparse.Namespace) -> int:
     if options.target == "engine":
         from kouling.deploy import engine
 
-        engine.export(
-            options.model, options.output, options.weights or "int8", options.commands, options.state or "float"
-        )
+        engine.export(options.model, options.output, options.weights, options.commands, options.state or "float")
         return DONE
     if options.commands or options.weights or options.state:
         raise ValueError(

@@ -92,12 +92,13 @@ class EngineRecognizer(Recognizer):
 def export(
     checkpoint_path: Path,
     output: Path,
-    weights: str = "int8",
+    weights: str | None = None,
     command_set: Path | None = None,
     state: str = "float",
 ) -> None:
     """Write a checkpoint as a model file of the engine, with the commands that it listens for: those of a TOML file, or
-    every word of the model. weights: "int8", "int4" or "float"; state, what a stream remembers: "float" or "bfloat16".
+    every word of the model. weights: "int8", "int4" or "float", the checkpoint's own if left out (see
+    `model_file.pack`); state, what a stream remembers: "float" or "bfloat16".
 
     Raises: ValueError where the checkpoint or the command set is unusable, or the model's shape is none that the engine
     runs; OSError where the file cannot be written.

@@ -22,13 +22,14 @@ from kouling.checkpoint import ModelInfo
 from kouling.commands import UNKNOWN, CommandSet
 from kouling.config import BlockShape, EncoderConfig
 from kouling.decoder import DEFAULT_ONSET_S
+from kouling.deploy import grid
+from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded
 from kouling.features import mel_filters, povey_window
 from kouling.recognizer import decoder_of, overlay_decoder
 
 MAGIC = b"KOULING\0"
 VERSION = 2
 ALIGN = 64
-LANES = 16  # numbers that the engine's kernels take at once
 HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
@@ -36,7 +37,6 @@ COMMANDS_HEADER_BYTES = 128
 SCHEMES = {"float": 0, "int8": 1, "int4": 2}
 ATTENTIONS = {"windowed": 0, "local": 0, "linear": 1}  # a local window is one that is short
 STATES = {"float": 0, "bfloat16": 1}
-GROUP = 32  # inputs that share a multiplier in int4
 MAX_WINDOW = 64
 
 Floats = NDArray[np.float64]
@@ -46,21 +46,23 @@ def pack(
     info: ModelInfo,
     weights: Mapping[str, NDArray[Any]],
     command_set: CommandSet,
-    scheme: str = "int8",
+    scheme: str | None = None,
     state: str = "float",
 ) -> bytes:
-    """The model file as bytes. scheme: of the weights; state: of what attention and convolution remember.
+    """The model file as bytes. scheme: of the weights, the checkpoint's own if left out: int4 for layers with a grid
+    and int8 for the rest; state: of what attention and convolution remember.
 
-    Raises: ValueError where the model's shape is none that the engine runs.
+    Raises: ValueError where the model's shape is none that the engine runs, or a grid does not fit its layer.
     """
-    if scheme not in SCHEMES:
+    if scheme is not None and scheme not in SCHEMES:
         raise ValueError(f"weights are {scheme!r}; allowed: {', '.join(SCHEMES)}")
     if state not in STATES:
         raise ValueError(f"the state is {state!r}; allowed: {', '.join(STATES)}")
     encoder, features = info.config.encoder, info.config.features
     _check(info)
     tables = b"".join(map(_aligned, _feature_tables(info)))
-    packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme)
+    grids = grids_of(weights, info.name) if scheme in (None, "int4") else {}
+    packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme or "int8", grids)
     packer.stem(encoder.stem_layers)
     stored = stored_shapes(encoder)
     for index, shapes in enumerate(zip(encoder.blocks, stored, strict=True)):
@@ -133,10 +135,6 @@ def _check(info: ModelInfo) -> None:
         raise ValueError(f"{info.name}: the stem hears {window} frames at once; the engine runs at most {MAX_WINDOW}")
 
 
-def padded(size: int, multiple: int = LANES) -> int:
-    return -(-size // multiple) * multiple
-
-
 def stored_shapes(encoder: EncoderConfig) -> tuple[BlockShape, ...]:
     """The blocks as the engine runs them: whole vectors of channels, and as many heads as fill whole vectors. There are
     never more of these than before pruning, since the whole width is a multiple of LANES."""
@@ -153,12 +151,12 @@ def stored_shapes(encoder: EncoderConfig) -> tuple[BlockShape, ...]:
     )
 
 
-def _more_rows(values: Floats, rows: int) -> Floats:
+def _more_rows(values: NDArray[Any], rows: int) -> NDArray[Any]:
     """Filled up with rows of zeros."""
     return np.pad(values, [(0, rows - len(values)), *[(0, 0)] * (values.ndim - 1)])
 
 
-def _more_in_each(values: Floats, parts: int, rows: int) -> Floats:
+def _more_in_each(values: NDArray[Any], parts: int, rows: int) -> NDArray[Any]:
     """Of parts that lie one behind the other, each filled up with rows of zeros."""
     return np.concatenate([_more_rows(part, rows) for part in np.split(values, parts)])
 
@@ -189,27 +187,27 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
     ]
 
 
-def round_to_int4(weight: Floats) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
+def round_to_int4(weight: Floats, on: Grid | None = None) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
     multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale.
 
-    Of each group the largest weight is -8 times its multiplier, which may be negative: a number more than -7 to 7 has.
+    on: the grid of the first outputs and inputs, zeros filling up; the one that fits best if left out.
     """
-    groups = weight.reshape(len(weight), -1, GROUP)
-    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
-    scale = np.maximum(np.abs(largest).max(axis=1), 1e-12) / 8 / 127
-    multipliers = np.rint(largest / -8 / scale[:, None])
-    multipliers[multipliers == 0] = 1
-    numbers = np.clip(np.rint(groups / (multipliers * scale[:, None])[..., None]), -8, 7)
-    return numbers.reshape(weight.shape).astype(np.int8), multipliers.astype(np.int8), scale
+    if on is None:
+        on = grid.fit(weight)
+    more, groups = len(weight) - len(on.scale), weight.shape[1] // GROUP - on.multipliers.shape[1]
+    on = Grid(np.pad(on.scale, (0, more)), np.pad(on.multipliers, ((0, more), (0, groups))))
+    return grid.numbers(weight, on), on.multipliers, on.scale.astype(np.float64)
 
 
 class _Packer:
     """Weights in, parts of the file out, in the order of a step."""
 
-    def __init__(self, weights: dict[str, Floats], scheme: str) -> None:
+    def __init__(self, weights: dict[str, Floats], scheme: str, grids: Mapping[str, Grid]) -> None:
+        """scheme: of the layers without a grid; those with one are int4."""
         self.weights = weights
         self.scheme = scheme
+        self.grids = grids
         self.kinds: list[int] = []  # of the linear layers
         self.parts: list[bytes] = []
 
@@ -224,13 +222,24 @@ class _Packer:
     def floats(self, values: Floats) -> None:
         self.parts.append(values.astype("<f4").tobytes())
 
-    def linear(self, weight: Floats, bias: Floats, scheme: str | None = None) -> None:
-        """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out."""
+    def grid_of(self, name: str, factor: Floats | float = 1.0, parts: int = 1, rows: int = 0) -> Grid | None:
+        """That of a layer, if it has one, whose outputs are multiplied by `factor`; where they are filled up part by
+        part, the rows of each."""
+        if name not in self.grids:
+            return None
+        own = self.grids[name].scaled(factor)
+        if parts == 1:
+            return own
+        return Grid(_more_in_each(own.scale, parts, rows), _more_in_each(own.multipliers, parts, rows))
+
+    def linear(self, weight: Floats, bias: Floats, scheme: str | None = None, on: Grid | None = None) -> None:
+        """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out; int4
+        where it lies on a grid."""
         outputs, inputs = weight.shape
         columns, fours = -(-outputs // 16) * 16, -(-inputs // 4)
         whole = np.zeros((columns, 4 * fours))
         whole[:outputs, :inputs] = weight
-        scheme = scheme or self.scheme
+        scheme = scheme or ("int4" if on else self.scheme)
         self.kinds.append(SCHEMES[scheme])
         if scheme == "float":
             self.floats(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
@@ -241,7 +250,7 @@ class _Packer:
             self.floats(scale)
             self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
         else:
-            halves, multipliers, scale = round_to_int4(_more_columns(whole[:, :inputs], padded(inputs, GROUP)))
+            halves, multipliers, scale = round_to_int4(_more_columns(whole[:, :inputs], padded(inputs, GROUP)), on)
             pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, halves.shape[1] // 8, 2, 4).transpose(3, 0, 2, 1, 4)
             self.parts.append((pairs[0] | pairs[1] << 4).tobytes())
             self.parts.append(multipliers.reshape(-1, 16, multipliers.shape[1]).transpose(0, 2, 1).tobytes())
@@ -250,21 +259,19 @@ class _Packer:
 
     def stem(self, layers: int) -> None:
         """Channels are filled up to a multiple of LANES with some that are always 0."""
-        patch, bias = self.layer("stem.patch")  # (C, 1, window, 5)
-        channels = len(patch)
+        channels = len(self.weights["stem.patch.weight"])
         more = padded(channels) - channels
-        self.linear(
-            np.pad(patch[:, 0].transpose(0, 2, 1).reshape(channels, -1), ((0, more), (0, 0))), np.pad(bias, (0, more))
-        )
-        for name in (*(f"stem.deepen.{i}" for i in range(layers)), "stem.mix"):
-            kernel, bias = self.layer(name)  # (C, C, 1, 3)
-            by_tap = np.pad(kernel[:, :, 0].transpose(0, 2, 1), ((0, more), (0, 0), (0, more)))
-            self.linear(by_tap.reshape(channels + more, -1), np.pad(bias, (0, more)))
-        project, bias = self.layer("stem.project")  # (D, C * positions)
-        by_position = project.reshape(len(project), channels, -1).transpose(0, 2, 1)
-        self.linear(np.pad(by_position, ((0, 0), (0, 0), (0, more))).reshape(len(project), -1), bias)
+        for name in ("stem.patch", *(f"stem.deepen.{i}" for i in range(layers)), "stem.mix"):
+            weight, bias = self.stem_layer(name)
+            self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)), on=self.grid_of(name))
+        self.linear(*self.stem_layer("stem.project"), on=self.grid_of("stem.project"))
         for values in self.layer("stem.norm"):
             self.floats(values)
+
+    def stem_layer(self, name: str) -> tuple[Floats, Floats]:
+        """A layer of the stem with its inputs in the order of a step."""
+        (weight, bias), order = self.layer(name), grid.input_order(self.weights, name)
+        return grid.packed(weight, order)[:, : len(order)], bias
 
     def block(self, name: str, shape: BlockShape, stored: BlockShape, attention: str) -> None:
         """shape: of what is there, to be filled up to what is stored. attention: its kind."""
@@ -274,9 +281,10 @@ class _Packer:
         if attention != "linear":
             scale[: shape.attention_width] = shape.head_size**-0.5
         width = stored.attention_width
-        self.linear(_more_in_each(weight * scale[:, None], 3, width), _more_in_each(bias * scale, 3, width))
+        on = self.grid_of(f"{name}.attention.query_key_value", scale, 3, width)
+        self.linear(_more_in_each(weight * scale[:, None], 3, width), _more_in_each(bias * scale, 3, width), on=on)
         weight, bias = self.layer(f"{name}.attention.output")
-        self.linear(_more_columns(weight, width), bias)
+        self.linear(_more_columns(weight, width), bias, on=self.grid_of(f"{name}.attention.output"))
         if attention == "linear":
             kept = 1 / (1 + np.exp(-self.weights[f"{name}.attention.decay"]))
             self.floats(_more_rows(kept, stored.heads))
@@ -290,13 +298,14 @@ class _Packer:
 
     def feed_forward(self, name: str, inner: int) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.expand")
-        self.linear(_more_rows(weight, inner), _more_rows(bias, inner))
+        self.linear(_more_rows(weight, inner), _more_rows(bias, inner), on=self.grid_of(f"{name}.expand"))
         weight, bias = self.layer(f"{name}.contract")
-        self.linear(_more_columns(weight, inner) / 2, bias / 2)
+        self.linear(_more_columns(weight, inner) / 2, bias / 2, on=self.grid_of(f"{name}.contract", 0.5))
 
     def convolution(self, name: str, channels: int) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.gate")
-        self.linear(_more_in_each(weight, 2, channels), _more_in_each(bias, 2, channels))
+        on = self.grid_of(f"{name}.gate", 1.0, 2, channels)
+        self.linear(_more_in_each(weight, 2, channels), _more_in_each(bias, 2, channels), on=on)
         taps, bias = self.layer(f"{name}.depthwise")  # (C, 1, K)
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
@@ -304,4 +313,4 @@ class _Packer:
         self.floats(_more_rows(taps[:, 0] * factor[:, None], channels).T)
         self.floats(_more_rows((bias - mean) * factor + shift, channels))
         weight, bias = self.layer(f"{name}.output")
-        self.linear(_more_columns(weight, channels), bias)
+        self.linear(_more_columns(weight, channels), bias, on=self.grid_of(f"{name}.output"))

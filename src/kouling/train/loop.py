@@ -24,9 +24,10 @@ from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
+from kouling.deploy.grid import without_grids
 from kouling.encoder import BlockState, Encoder, EncoderState, Window
+from kouling.train import int4, precision
 from kouling.train import loss as losses
-from kouling.train import precision
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.recipe import Recipe, Training
@@ -54,6 +55,9 @@ class Trainer:
         self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
         if recipe.initial:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial])
+        self.int4: int4.Int4Weights | None = None
+        if recipe.training.weights == "int4":
+            self.int4 = int4.put_on_grids(self.model, [Path(name) for name in recipe.initial])
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.teacher: Teacher | None = None
         self.lessons: list[Heard] | None = None  # what it says of the scenes in `group`
@@ -105,6 +109,8 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.averaged = state["averaged"]
+        if self.int4 is not None:
+            self.int4 = int4.resumed(self.model, state["int4"])
         if self.hidden_states is not None:
             self.hidden_states.load_state_dict(state["hidden_states"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -123,6 +129,7 @@ class Trainer:
             "recipe": repr(asdict(self.recipe)),
             "model": self.model.state_dict(),
             "averaged": self.averaged,
+            "int4": {} if self.int4 is None else self.int4.state_dict(),
             "hidden_states": {} if self.hidden_states is None else self.hidden_states.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -141,12 +148,16 @@ class Trainer:
             temporary.unlink(missing_ok=True)
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """The averaged weights, rounded to float16: that is the model, in every form of it."""
-        return {
+        """The averaged weights, rounded to float16: that is the model, in every form of it. With int4 grids, if any."""
+        rounded = {
             k: (v.half() if v.is_floating_point() else v).numpy()
-            for k, v in self.averaged.items()
+            for k, v in self.averaged_on_grids().items()
             if not k.endswith("num_batches_tracked")
         }
+        return rounded if self.int4 is None else {**rounded, **self.int4.tensors()}
+
+    def averaged_on_grids(self) -> dict[str, Tensor]:
+        return self.averaged if self.int4 is None else {**self.averaged, **self.int4.snapped(self.averaged)}
 
     def info(self) -> ModelInfo:
         recipe = self.recipe
@@ -247,7 +258,8 @@ class Trainer:
         with precision.mixed(), self.watched(hidden):
             begun = self.initial_state(len(rows), rng)
             window = draw_window(self.recipe.training, self.recipe.config.encoder, rng)
-            log_probs, state = self.model(torch.from_numpy(features), begun, window)
+            forward = self.model if self.int4 is None else self.int4.forward(self.model)
+            log_probs, state = forward(torch.from_numpy(features), begun, window)
         self.carried = map_state(lambda tensor: tensor.detach().to(reference_type(tensor)), state)
         speech = torch.from_numpy(batches.speech[rows])
         lengths = torch.from_numpy(batches.lengths[rows])
@@ -314,7 +326,7 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Percent of validation clips right, by the likeliest of: nothing, one unknown word, one unit."""
         model = Encoder(self.recipe.config, len(self.units)).eval()
-        model.load_state_dict(self.averaged)
+        model.load_state_dict(self.averaged_on_grids())
         features, targets = self.valid
         decided = []
         state: EncoderState | None = None
@@ -369,8 +381,9 @@ def reference_type(tensor: Tensor) -> torch.dtype:
 
 def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, as usual: not for biases, norms and the bias of distances."""
-    matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and not n.endswith("distance_bias")]
-    others = [p for n, p in model.named_parameters() if p.ndim < 2 or n.endswith("distance_bias")]
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for n, p in trained if p.ndim >= 2 and not n.endswith("distance_bias")]
+    others = [p for n, p in trained if p.ndim < 2 or n.endswith("distance_bias")]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -397,7 +410,7 @@ def start_from(model: Encoder, units: Sequence[str], paths: Sequence[Path]) -> N
             if not key.endswith("num_batches_tracked"):
                 raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
         fitting = dict(own)
-        for key, value in weights.items():
+        for key, value in without_grids(weights).items():
             tensor = torch.from_numpy(value.astype(np.float32))
             if key.startswith("head."):
                 fitting[key] = own[key].clone()

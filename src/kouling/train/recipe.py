@@ -9,6 +9,7 @@ from typing import Any
 from kouling import config as configuration
 from kouling.config import Config, overlay
 
+WEIGHTS = ("float", "int4")
 USES = ("words", "unknown", "speech", "noise")
 KINDS = ("train", "valid", "both")
 
@@ -109,6 +110,8 @@ class Training:
     padding_frames: int = 50  # at most this much silence around a scene
     delay_frames: int = 30  # a word is said at most this long after its end
     threads: int = 0  # 0: all cores
+    # int4: learns on the grids of the initial checkpoint, or the best for it, what the engine will run; see int4.py
+    weights: str = "float"
     compile: bool = False  # torch.compile: a quarter faster, after a minute or two; needs a C++ compiler
     # [lowest, highest] in feature frames, drawn for every batch, so that one model serves all: the left context, and
     # the step with its lookahead. Empty: the model's own, always.
@@ -116,6 +119,8 @@ class Training:
     varying_chunk: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"training.weights is {self.weights!r}; allowed: {', '.join(WEIGHTS)}")
         for name in ("varying_cached", "varying_chunk"):
             bounds = getattr(self, name)
             if bounds and not (len(bounds) == 2 and bounds[0] <= bounds[1]):
@@ -172,6 +177,10 @@ class Recipe:
             raise ValueError("the recipe has no units: give the words to be recognised")
         if not self.training.epochs and not self.initial:
             raise ValueError("training.epochs is 0 and there is no initial checkpoint; allowed: 1 or more, or give one")
+        if self.training.weights == "int4" and not self.initial:
+            raise ValueError(
+                "training.weights is 'int4' and there is no initial checkpoint; allowed: float, or give one"
+            )
         if len(set(self.units)) != len(self.units):
             raise ValueError("a unit stands twice in the recipe")
         if not any(s.use == "words" and s.part in ("train", "both") for s in self.source):
