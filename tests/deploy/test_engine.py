@@ -120,7 +120,9 @@ def test_int4_products_are_those_of_the_rounded_weights(
     engine.export(checkpoint_path, tmp_path / "int4.kouling", "int4")
     linear = model_file._Packer.linear
 
-    def rounded(packer: Any, weight: NDArray[Any], bias: NDArray[Any], scheme: str | None = None) -> None:
+    def rounded(
+        packer: Any, weight: NDArray[Any], bias: NDArray[Any], scheme: str | None = None, on: Any = None
+    ) -> None:
         if scheme is None:
             more = model_file.padded(weight.shape[1], model_file.GROUP) - weight.shape[1]
             weight = whole_again(*model_file.round_to_int4(np.pad(weight, ((0, 0), (0, more)))))[:, : weight.shape[1]]
