@@ -19,7 +19,7 @@ def per_frame(config: Config, units: int) -> Work:
     """units: V, blank included."""
     encoder, mels = config.encoder, config.features.num_mels
     width, channels = encoder.hidden_size, encoder.stem_channels
-    inner, seen = width * encoder.ffn_expansion, encoder.left_context + 1
+    seen = encoder.left_context + 1
     half, quarter = mels // 2, mels // 4
     # (outputs, inputs, how often in an encoder frame)
     stem = [
@@ -28,14 +28,26 @@ def per_frame(config: Config, units: int) -> Work:
         (channels, 3 * channels, quarter),
         (width, channels * quarter, 1),
     ]
-    feed_forward = [(inner, width, 1), (width, inner, 1)]
-    square = (width, width, 1)
-    block = [*feed_forward, (3 * width, width, 1), square, (2 * width, width, 1), square, *feed_forward]
-    matrices = [*stem, *block * encoder.layers, (units, width, 1)]
-    attention = 2 * seen * width  # scores, and the sum of values
-    depthwise = encoder.conv_kernel_size * width
-    macs = sum(outputs * inputs * times for outputs, inputs, times in matrices)
-    norm = 2 * width
-    floats = encoder.layers * (depthwise + width + encoder.attention_heads * seen + norm) + norm
+    matrices = [*stem, (units, width, 1)]
+    others, floats = 0, 2 * width  # multiply-accumulates of other kinds; numbers that are no matrix
+    for shape in encoder.blocks:
+        attended, convolved = shape.attention_width, shape.channels
+        for outputs, inputs in (
+            (shape.ffn_in, width),
+            (width, shape.ffn_in),
+            (3 * attended, width),
+            (width, attended),
+            (2 * convolved, width),
+            (width, convolved),
+            (shape.ffn_out, width),
+            (width, shape.ffn_out),
+        ):
+            matrices.append((outputs, inputs, 1))
+        depthwise = encoder.conv_kernel_size * convolved
+        # Scores and the sum of values; of linear attention the sums, to which is added and of which is read.
+        each = encoder.head_size + 1 if encoder.attention == "linear" else seen
+        others += 2 * each * attended + depthwise
+        floats += depthwise + convolved + shape.heads * seen + 2 * width  # seen is 1 in linear attention
+    macs = others + sum(outputs * inputs * times for outputs, inputs, times in matrices)
     weights = sum(outputs * (inputs + 2 * FLOAT_BYTES) for outputs, inputs, _ in matrices)
-    return Work(macs + encoder.layers * (attention + depthwise), weights + FLOAT_BYTES * floats)
+    return Work(macs, weights + FLOAT_BYTES * floats)

@@ -49,7 +49,7 @@ def feed_forward(module: encoder.FeedForward) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """A Conformer block whose caches are full. (B, N, D), (B, L, D), (B, L, D), (B, K - 1, D) -> the same."""
+    """A Conformer block whose caches are full. (B, N, D), (B, L, A), (B, L, A), (B, K - 1, C) -> the same."""
 
     def __init__(self, block: encoder.ConformerBlock, config: EncoderConfig, frames: int) -> None:
         """frames: N, encoder frames of a call."""
@@ -57,7 +57,9 @@ class Block(nn.Module):
         self.size = min(frames, QUERIES)
         self.left_context = config.left_context
         attention, convolution = block.attention, block.convolution
-        width, heads = config.hidden_size, config.attention_heads
+        if not isinstance(attention, encoder.WindowedAttention):
+            raise ValueError(f"attention is {config.attention!r}; the peers get: windowed, local")
+        width, heads = attention.output.in_features, attention.heads
         self.heads = heads
         self.feed_forward_in = feed_forward(block.feed_forward_in)
         self.feed_forward_out = feed_forward(block.feed_forward_out)
@@ -68,7 +70,7 @@ class Block(nn.Module):
         self.output = attention.output
         self.gate = folded(convolution.norm, convolution.gate)
         self.depthwise = nn.utils.fuse_conv_bn_eval(convolution.depthwise, convolution.batch_norm)
-        taps = self.depthwise.weight.detach()[:, 0].T[None].contiguous()  # (1, K, D)
+        taps = self.depthwise.weight.detach()[:, 0].T[None].contiguous()  # (1, K, C)
         self.register_buffer("taps", taps if frames == 1 else None, persistent=False)
         self.pointwise = convolution.output
         self.norm = block.norm
@@ -88,14 +90,14 @@ class Block(nn.Module):
         return x, keys[:, new:], values[:, new:], frames[:, new:]
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """(B, K - 1 + N, D) -> (B, N, D). Of one frame as a sum: up to a third off a step."""
+        """(B, K - 1 + N, C) -> (B, N, C). Of one frame as a sum: up to a third off a step."""
         if self.taps is not None:
             return (frames * self.taps).sum(dim=1, keepdim=True) + self.depthwise.bias
         convolved: Tensor = self.depthwise(frames.transpose(1, 2)).transpose(1, 2)
         return convolved
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
-        """(B, H, ., D / H): the queries from `start` against the keys that they can see."""
+        """(B, H, ., A / H): the queries from `start` against the keys that they can see."""
         q = q[:, :, start : start + self.size]
         seen = slice(start, start + q.shape[2] + self.left_context)
         bias = self.bias[:, :, : q.shape[2], : q.shape[2] + self.left_context]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kouling import audio, checkpoint
+from kouling import audio
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
-from kouling.config import Config, EncoderConfig, FeatureConfig
+from kouling.config import Config, FeatureConfig
 from kouling.features import mel_filters
+from tests.shapes import SHAPES, SMALL_ENCODER, save_random
 
 SAMPLE_RATE_HZ = 16000
 
@@ -137,18 +139,6 @@ def tiny_recipe() -> Callable[..., Any]:
 
 
 TONES_HZ = {"low": 400.0, "middle": 1100.0, "high": 3000.0}
-SMALL_ENCODER = EncoderConfig(
-    layers=2,
-    attention_heads=2,
-    hidden_size=16,
-    conv_kernel_size=5,
-    ffn_expansion=2,
-    stem_channels=4,
-    subsampling=4,
-    streaming_chunk_size=12,
-    streaming_step_size=8,
-    max_cached_frames=40,
-)
 
 
 class FakeRunner:
@@ -203,32 +193,29 @@ def tune() -> Callable[..., NDArray[np.int16]]:
 
 
 @pytest.fixture(scope="session")
+def shaped_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """shaped_model(shape, **more): the path of a checkpoint of random weights, of one of SHAPES and more settings."""
+    made: dict[str, Path] = {}
+
+    def make(shape: str, **more: Any) -> Path:
+        key = f"{shape} {more}"
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("shaped") / "model.safetensors"
+            save_random(made[key], replace(SMALL_ENCODER, **{**SHAPES[shape], **more}))
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `model.safetensors` and `step.onnx`: an encoder of random weights, loud in its opinions.
 
     `export.txt` is what `kouling export` had to say.
     """
-    torch = pytest.importorskip("torch", reason="the toolkit needs torch", exc_type=ImportError)
     pytest.importorskip("onnxscript", reason="torch exports through onnxscript", exc_type=ImportError)
-    from kouling.encoder import Encoder
-
-    config = Config(features=FeatureConfig(num_mels=16), encoder=SMALL_ENCODER)
-    units = (BLANK, UNKNOWN, "go", "stop", "left")
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        encoder = Encoder(config, len(units))
-        state = encoder.state_dict()
-        state["head.weight"] *= 6  # else all is near to uniform, and no command is ever heard
-        for key, value in state.items():
-            if key.endswith(("running_mean", "batch_norm.bias")):
-                value.normal_()
-            elif key.endswith(("running_var", "batch_norm.weight", "distance_bias")):
-                value.uniform_(0.3, 2.0)
-    weights = {k: v.half().numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     folder = tmp_path_factory.mktemp("tiny")
-    provenance = {"parameters": sum(value.size for value in weights.values()), "accuracy": 0.125}
-    info = ModelInfo("tiny", "en", config, units, {"threshold": 0.3}, provenance)
-    checkpoint.save(folder / "model.safetensors", info, weights)
+    save_random(folder / "model.safetensors", SMALL_ENCODER)
     command = [sys.executable, "-W", "error", "-m", "kouling", "export", folder / "model.safetensors"]
     command += ["--target", "onnx", "-o", folder / "step.onnx"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)

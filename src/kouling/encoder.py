@@ -207,8 +207,9 @@ class LinearAttention(nn.Module):
         q, k, v = (F.elu(q.float()) + 1, F.elu(k.float()) + 1, v.float())
         key_sum, sums = split_heads(keys, self.heads), split_heads(values, self.heads)  # (B, H, 1, S), (B, H, S, S)
         attended = []
-        for start in range(0, x.shape[1], TRAINING_BLOCK):  # the cost stays linear in N
-            part = slice(start, start + TRAINING_BLOCK)
+        size = TRAINING_BLOCK if self.training else x.shape[1]  # in training the cost stays linear in N
+        for start in range(0, x.shape[1], size):
+            part = slice(start, start + size)
             made, key_sum, sums = self.attend(q[:, :, part], k[:, :, part], v[:, :, part], key_sum, sums)
             attended.append(made)
         joined = attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)

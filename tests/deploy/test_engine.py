@@ -20,6 +20,7 @@ from kouling.deploy.engine import Engine
 from kouling.deploy.onnx import OnnxRunner
 from kouling.features import LogMel
 from kouling.recognizer import Recognizer
+from tests.shapes import SHAPES
 
 _engine = pytest.importorskip("kouling._engine", reason="the engine was not built", exc_type=ImportError)
 
@@ -156,6 +157,91 @@ def test_heads_and_channels_of_any_number_are_run(
     expected = Recognizer(OnnxRunner(tiny_model / "step.onnx")).log_probs(samples)
     found = tiny(weights).recognizer().log_probs(samples)
     assert signal_to_noise_db(expected, found) > {"float": 70, "int8": 15, "int4": 5}[weights]
+
+
+# Shapes: what pruning leaves, and kinds of attention
+
+NUMBERS = {"float": 110, "int8": 35, "int4": 18}  # dB, of random weights
+
+
+@pytest.fixture(scope="module")
+def shaped(shaped_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Engine]:
+    """shaped(shape, weights, state, **more): a model of one of SHAPES in the engine."""
+    folder = tmp_path_factory.mktemp("shaped")
+
+    def make(shape: str, weights: str = "float", state: str = "float", **more: Any) -> Engine:
+        engine.export(shaped_model(shape, **more), folder / "m.kouling", weights, state=state)
+        return Engine(folder / "m.kouling")
+
+    return make
+
+
+def torch_log_probs(checkpoint_path: Path, samples: Samples) -> NDArray[np.float32]:
+    from kouling.deploy.pytorch import TorchRunner
+
+    return Recognizer(TorchRunner(checkpoint_path)).log_probs(samples)
+
+
+@pytest.mark.parametrize("weights", NUMBERS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_of_any_shape_are_run(
+    shape: str,
+    weights: str,
+    shaped: Callable[..., Engine],
+    shaped_model: Callable[..., Path],
+    voice: Callable[..., Samples],
+) -> None:
+    samples = voice(96000, 1)
+    expected = torch_log_probs(shaped_model(shape), samples)
+    found = shaped(shape, weights).recognizer().log_probs(samples)
+    assert expected.std() > 1 and signal_to_noise_db(expected, found) > NUMBERS[weights]
+    brief = shaped(shape, weights, "bfloat16").recognizer().log_probs(samples)
+    assert (
+        40 < signal_to_noise_db(found, brief) < 90
+    )  # rounded, but no more; of linear attention the convolution's past
+
+
+@pytest.mark.parametrize("weights", NUMBERS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_of_any_shape_compute_the_same_in_any_portions(
+    shape: str, weights: str, shaped: Callable[..., Engine], voice: Callable[..., Samples]
+) -> None:
+    opened = shaped(shape, weights)
+    features = LogMel(opened.info.config.features).accept(voice(64000, 2))
+    step = opened.info.config.encoder.streaming_step_size
+    features = features[: len(features) // step * step]
+    subsampling = opened.info.config.encoder.subsampling
+    whole = opened.stream(64).log_probs(features, subsampling)
+    for steps in (1, 3):
+        stream = opened.stream(5)
+        portions = [features[start : start + steps * step] for start in range(0, len(features), steps * step)]
+        found = np.concatenate([stream.log_probs(portion, subsampling) for portion in portions])
+        np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.parametrize("shape", ["linear", "linear, heads of 8"])
+def test_sums_do_not_drift_in_minutes(
+    shape: str, shaped: Callable[..., Engine], shaped_model: Callable[..., Path], voice: Callable[..., Samples]
+) -> None:
+    samples = voice(3 * 60 * 16000, 3)
+    expected = torch_log_probs(shaped_model(shape), samples)
+    exact, rounded = (shaped(shape, weights).recognizer().log_probs(samples) for weights in ("float", "int8"))
+    for part in (slice(0, 500), slice(-500, None)):  # 20 s
+        assert signal_to_noise_db(expected[part], exact[part]) > NUMBERS["float"]
+        assert signal_to_noise_db(expected[part], rounded[part]) > NUMBERS["int8"]
+
+
+def test_linear_attention_takes_nothing_for_a_longer_context(shaped: Callable[..., Engine]) -> None:
+    short, long = (shaped("linear", max_cached_frames=cached) for cached in (4, 4000))
+    assert short.stream(1).size == long.stream(1).size
+    assert short.stream(1).size < shaped("pruned", max_cached_frames=200).stream(1).size
+
+
+def test_heads_and_channels_that_fill_up_are_few(shaped_model: Callable[..., Path]) -> None:
+    shapes = model_file.stored_shapes(checkpoint.load_info(shaped_model("local")).config.encoder)
+    assert [(s.heads, s.ffn_in, s.ffn_out, s.channels) for s in shapes] == [(2, 16, 32, 16), (2, 48, 32, 32)]
+    shapes = model_file.stored_shapes(checkpoint.load_info(shaped_model("pruned")).config.encoder)
+    assert [(s.heads, s.ffn_in, s.ffn_out, s.channels) for s in shapes] == [(3, 32, 128, 64), (1, 48, 16, 48)]
 
 
 # State

@@ -22,6 +22,7 @@ from kouling import checkpoint  # noqa: E402
 from kouling.deploy import step  # noqa: E402
 from kouling.deploy.onnx import OnnxRunner, export  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
+from tests.shapes import SHAPES  # noqa: E402
 
 TOLERANCE = 1e-4
 STEP = 8  # feature frames, of the tiny model
@@ -83,6 +84,20 @@ def test_the_exported_step_still_equals_pytorch_after_a_minute(runner: OnnxRunne
     np.testing.assert_allclose(heard, expected, rtol=0, atol=TOLERANCE)
     alone = on_onnx(runner, features[-80:], 5)  # the same end without the minute before it: the state matters
     assert np.abs(heard[-20:] - alone).max() > 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_of_any_shape_are_exported(shape: str, shaped_model: Callable[..., Path], tmp_path: Path) -> None:
+    export(shaped_model(shape), tmp_path / "step.onnx")
+    runner, encoder = OnnxRunner(tmp_path / "step.onnx"), step.load(shaped_model(shape))[1]
+    assert [tensor.shape for tensor in runner.initial_state()] == [
+        tuple(tensor.shape) for tensor in step.flatten(encoder.initial_state(1))
+    ]
+    features = speechlike(3200, seed=2)
+    expected = on_torch(encoder, features)
+    assert expected.std() > 1.0
+    for steps_per_call in (1, 7):
+        np.testing.assert_allclose(on_onnx(runner, features, steps_per_call), expected, rtol=0, atol=TOLERANCE)
 
 
 def test_batch_norm_s_statistics_are_exported(tiny_model: Path, runner: OnnxRunner) -> None:

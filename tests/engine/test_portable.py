@@ -8,13 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kouling import audio, recognizer
-from kouling.deploy import engine
+from kouling.deploy import engine, model_file
+from tests.shapes import SHAPES
 
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
@@ -62,7 +65,7 @@ def samples() -> bytes:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """en-small as it ships, and in int4 with a state in bfloat16."""
+    """en-small as it ships, and in int4 with a state in bfloat16: both hear three commands."""
     small = recognizer.MODELS / "en-small"
     halved = tmp_path_factory.mktemp("models") / "int4.kouling"
     engine.export(small / "model.safetensors", halved, "int4", state="bfloat16")
@@ -70,29 +73,49 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(models: list[Path], samples: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def shaped_models(tmp_path_factory: pytest.TempPathFactory, shaped_model: Callable[..., Path]) -> list[Path]:
+    """Blocks of any shape and every kind of attention, with weights and states stored in every way."""
+    folder = tmp_path_factory.mktemp("shaped")
+    made = []
+    for shape, scheme, state in product(SHAPES, model_file.SCHEMES, model_file.STATES):
+        made.append(folder / f"{shape}-{scheme}-{state}.kouling")
+        engine.export(shaped_model(shape), made[-1], scheme, state=state)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(
+    models: list[Path], shaped_models: list[Path], samples: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
     """Hashes of the portable kernels, here, for each model."""
     program = tmp_path_factory.mktemp("levels") / "levels"
     compile_with("cc", [], program, ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
-    lines = [run([program, model], samples).splitlines()[0] for model in models]
-    assert all(line.startswith("portable ") and line.endswith(" events 3") for line in lines)
+    lines = [run([program, model], samples).splitlines()[0] for model in [*models, *shaped_models]]
+    assert all(line.startswith("portable ") for line in lines)
+    assert all(line.endswith(" events 3") for line in lines[: len(models)])
+    assert len(set(lines)) == len(lines)
     return [line.removeprefix("portable ") for line in lines]
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_every_kernel_of_every_processor_computes_the_same_bits(
-    processor: str, models: list[Path], samples: bytes, expected: list[str], tmp_path: Path
+    processor: str,
+    models: list[Path],
+    shaped_models: list[Path],
+    samples: bytes,
+    expected: list[str],
+    tmp_path: Path,
 ) -> None:
     compiler, flags, runner = PROCESSORS[processor]
     compile_with(compiler, flags, tmp_path / "levels", ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
-    for model, hashes in zip(models, expected, strict=True):
+    for model, hashes in zip([*models, *shaped_models], expected, strict=True):
         output = run([*runner, tmp_path / "levels", model], samples)
         assert {line.split(" ", 1)[1] for line in output.splitlines()} == {hashes}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs zig: pip install ziglang")
 def test_webassembly_computes_the_same_bits(
-    models: list[Path], samples: bytes, expected: list[str], tmp_path: Path
+    models: list[Path], shaped_models: list[Path], samples: bytes, expected: list[str], tmp_path: Path
 ) -> None:
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-msimd128"]
     program = tmp_path / "levels.wasm"
@@ -100,7 +123,7 @@ def test_webassembly_computes_the_same_bits(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     runner: list[str | Path] = ["node", "--no-warnings", ENGINE / "tests" / "wasi.mjs"]
-    for model, hashes in zip(models, expected, strict=True):
+    for model, hashes in zip([*models, *shaped_models], expected, strict=True):
         lines = run([*runner, program, model], samples).splitlines()
         assert [line.split(" ", 1)[0] for line in lines] == ["portable", "wasm-simd"]
         assert {line.split(" ", 1)[1] for line in lines} == {hashes}

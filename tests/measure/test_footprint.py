@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from bench import count
 from kouling import checkpoint, recognizer
 from kouling.config import PRESETS
+from kouling.deploy import engine, model_file
 from kouling.measure import arena, footprint, memory, runtimes
 from kouling.measure.footprint import ACTIVATION, Plan, Walk
 from kouling.measure.runtimes import SIZES, Subject
+from tests.shapes import SHAPES
 
 MODELS = ["en-base", "en-small", "en-commands"]
 
@@ -41,6 +45,31 @@ def test_multiply_accumulates_are_those_of_the_benchmark(preset: str) -> None:
     assert plan.macs == count.per_frame(config, 17).macs == sum(layer.macs for layer in plan.layers)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_of_any_shape_are_counted(shape: str, shaped_model: Callable[..., Path]) -> None:
+    info, tensors = checkpoint.load(shaped_model(shape))
+    encoder, units = info.config.encoder, len(info.units)
+    plan = footprint.in_float32(info.config, units, encoder.streaming_step_size)
+    assert plan.model_bytes == 4 * sum(tensor.size for tensor in tensors.values())
+    at_least = count.per_frame(info.config, units).macs
+    one, many = (
+        sum(each.macs for each in Walk(info.config, units, frames, windowed=True).operations)
+        for frames in (encoder.subsampling, 50 * encoder.subsampling)
+    )
+    assert (one, many) == (at_least, 50 * at_least)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", model_file.SCHEMES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_byte_of_blocks_of_any_shape_is_accounted_for(
+    shape: str, scheme: str, size: str, shaped_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    for state in model_file.STATES:
+        engine.export(shaped_model(shape), tmp_path / "m.kouling", scheme, state=state)
+        accounted_for(runtimes.open_subject(*runtimes.find(tmp_path / "m.kouling")), size)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_windows_cost_as_much_in_every_frame(model: str) -> None:
     info = checkpoint.load_info(recognizer.MODELS / model / "model.safetensors")
@@ -55,7 +84,11 @@ def test_windows_cost_as_much_in_every_frame(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_byte_of_the_engine_is_accounted_for(model: str, size: str) -> None:
-    subject = engine_of(model)
+    accounted_for(engine_of(model), size)
+
+
+def accounted_for(subject: Subject, size: str) -> None:
+    """Every byte of the weights has its operation, and every byte of the arena its buffer."""
     plan = subject.plan(size)
     file = subject.path.read_bytes()
     weights_at, commands_at = struct.unpack_from("<II", file, 88)

@@ -105,6 +105,25 @@ def test_what_cannot_be_run_is_refused_with_its_reason(tiny: Any, setting: Setti
     assert str(caught.value) == reason
 
 
+@pytest.mark.parametrize(("shape", "left_context"), [("pruned", 3), ("local", 3), ("linear", 0)])
+def test_cached_frames_narrow_every_kind_of_window(
+    shape: str, left_context: int, shaped_model: Callable[..., Path]
+) -> None:
+    pytest.importorskip("torch", reason="the encoder needs torch")
+    from kouling.deploy.step import build
+
+    info, weights = checkpoint.load(shaped_model(shape))
+    adapted, changed = adapt(info, weights, Setting(12, 12, 8))
+    assert adapted.config.encoder.left_context == left_context
+    build(adapted, changed)  # refuses weights that do not fit
+
+
+def test_the_grid_has_only_windows_that_differ() -> None:
+    own = PRESETS["base"].encoder
+    for kind, cached in (("windowed", {25, 50, 100}), ("local", {25, 100}), ("linear", {100})):
+        assert {each.cached for each in grid(replace(own, attention=kind))} == cached
+
+
 def test_the_own_setting_changes_nothing(tiny: Any) -> None:
     info, weights = adapt(*tiny, OWN)
     every = commands.every_unit(info.units)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from kouling.checkpoint import ModelInfo
 from kouling.deploy import model_file
+from kouling.deploy.model_file import padded
 from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer, Operation, Plan, Walk
 
 ALIGN = 64
@@ -44,7 +45,7 @@ def plan(file: bytes, info: ModelInfo, frames: int, arena_bytes: int, at_once: i
     state, scratch = _arena(file, info, most)
     rest = arena_bytes - sum(state.values()) - sum(scratch.values())
     buffers = [Buffer(role, STATE, size, 0, end) for role, size in {**state, "stream and its samples": rest}.items()]
-    for role, size in scratch.items():
+    for role, size in scratch.items():  # no scores in linear attention
         used = [i for i, each in enumerate(operations) if role in SCRATCH[_use(each)]]
         for first, last in _runs(used):
             buffers.append(Buffer(role, ACTIVATION, size, first, last))
@@ -60,21 +61,27 @@ def _use(operation: Operation) -> str:
 def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes of what a stream remembers and of its scratch memory; `encoder_place`, `decoder_place`, `place` in C."""
     encoder, mels, units = info.config.encoder, info.config.features.num_mels, len(info.units)
-    width, channels = encoder.hidden_size, _padded(encoder.stem_channels)
-    inner, context = _padded(width * encoder.ffn_expansion), encoder.left_context + 1
+    width, channels = encoder.hidden_size, padded(encoder.stem_channels)
+    shapes, context = model_file.stored_shapes(encoder), encoder.left_context + 1
+    linear = encoder.attention == "linear"
     window = encoder.lookahead + encoder.subsampling
-    turned, stem_width = _padded((mels + 4) * window + 3), channels * (mels // 4)
-    positions = _padded((mels // 2 + 2) * channels)
-    wide = max(inner, 3 * width, _padded(units))
+    turned, stem_width = padded((mels + 4) * window + 3), channels * (mels // 4)
+    positions = padded((mels // 2 + 2) * channels)
+    narrow = max(width, *(max(each.attention_width, each.channels) for each in shapes))
+    widest = (max(each.ffn_in, each.ffn_out, 3 * each.attention_width, 2 * each.channels) for each in shapes)
+    wide = max(padded(units), *widest)
+    lot = 0 if linear else max(_lot(each.heads) for each in shapes)
     (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
     number = HALF_BYTES if state_kind == model_file.STATES["bfloat16"] else FLOAT_BYTES
-    ring = _aligned(number * context * width)
+    row = FLOAT_BYTES if linear else number  # sums are always float32
+    keys, values = (context, encoder.head_size) if linear else (context, context)
+    names = ("sum of keys", "sums of keys times values") if linear else ("keys of the past", "values of the past")
     pointers = _aligned(3 * 8 * encoder.layers)
     state = {
         "stem state": _floats(encoder.lookahead * mels) + pointers,
-        "keys of the past": encoder.layers * ring,
-        "values of the past": encoder.layers * ring,
-        "convolution's past": encoder.layers * _aligned(number * encoder.conv_kernel_size * width),
+        names[0]: sum(_aligned(row * keys * each.attention_width) for each in shapes),
+        names[1]: sum(_aligned(row * values * each.attention_width) for each in shapes),
+        "convolution's past": sum(_aligned(number * encoder.conv_kernel_size * each.channels) for each in shapes),
         "decoder": _decoder_bytes(file),
         "features that wait": _floats(most * encoder.subsampling * mels),
         "log-probabilities that wait": _floats(most * units),
@@ -85,10 +92,10 @@ def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dic
         "convolved": _floats(mels // 2 * channels),
         "stem rows": _floats(most * stem_width),
         "frames": _floats(most * width),
-        "normalised": _floats(most * width),
+        "normalised": _floats(most * narrow),
         "wide rows": _floats(most * wide),
-        "scores": _floats(_padded(context * _lot(encoder.attention_heads))),
-        "int8 inputs": _aligned(max(most * max(wide, stem_width), turned, positions + 4)) + _floats(most),
+        "scores": _floats(padded(context * lot)),
+        "int8 inputs": _aligned(max(most * max(narrow, wide, stem_width), turned, positions) + GROUP) + _floats(most),
     }
     return state, scratch
 
@@ -127,8 +134,7 @@ def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]
 def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], int]]:
     """Bytes in the model file of each part of a step, in the order in which they lie (`weights_fit` in model.c)."""
     encoder, mels = info.config.encoder, info.config.features.num_mels
-    width, channels = encoder.hidden_size, _padded(encoder.stem_channels)
-    inner, context = _padded(width * encoder.ffn_expansion), encoder.left_context + 1
+    width, channels = encoder.hidden_size, padded(encoder.stem_channels)
     (weights_at,) = struct.unpack_from("<I", file, 88)
     (linears,) = struct.unpack_from("<I", file, 20)
     kinds = iter(file[weights_at : weights_at + linears])
@@ -139,7 +145,8 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
             return _floats(columns * inputs) + _floats(columns)
         if kind == 1:
             return _aligned(columns * -(-inputs // 4) * 4) + 3 * _floats(columns)
-        return _aligned(columns * inputs // 2) + _aligned(columns * (inputs // GROUP)) + 2 * _floats(columns)
+        groups = -(-inputs // GROUP)
+        return _aligned(columns * groups * GROUP // 2) + _aligned(columns * groups) + 2 * _floats(columns)
 
     norm = 2 * _floats(width)
     yield (0, "patch"), linear(channels, 5 * (encoder.lookahead + encoder.subsampling))
@@ -147,13 +154,14 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
         yield (0, "deepen"), sum(linear(channels, 3 * channels) for _ in range(encoder.stem_layers))
     yield (0, "mix"), linear(channels, 3 * channels)
     yield (0, "project"), linear(width, channels * (mels // 4)) + norm
-    for block in range(1, encoder.layers + 1):
-        yield (block, "feed-forward in"), linear(inner, width) + linear(width, inner)
-        attention = linear(3 * width, width) + linear(width, width)
-        yield (block, "attention"), attention + _floats(encoder.attention_heads * context)
-        taps = _floats(encoder.conv_kernel_size * width) + _floats(width)
-        yield (block, "convolution"), linear(2 * width, width) + taps + linear(width, width)
-        yield (block, "feed-forward out"), linear(inner, width) + linear(width, inner) + norm
+    for block, shape in enumerate(model_file.stored_shapes(encoder), 1):
+        yield (block, "feed-forward in"), linear(shape.ffn_in, width) + linear(width, shape.ffn_in)
+        attention = linear(3 * shape.attention_width, width) + linear(width, shape.attention_width)
+        distances = 1 if encoder.attention == "linear" else encoder.left_context + 1  # or what is kept of each head
+        yield (block, "attention"), attention + _floats(shape.heads * distances)
+        taps = _floats(encoder.conv_kernel_size * shape.channels) + _floats(shape.channels)
+        yield (block, "convolution"), linear(2 * shape.channels, width) + taps + linear(width, shape.channels)
+        yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm
     yield (0, "head"), linear(len(info.units), width)
 
 
@@ -172,10 +180,6 @@ def _lot(heads: int) -> int:
     while lot < heads:
         lot = 2 * lot if lot < 16 else lot + 16
     return lot
-
-
-def _padded(count: int) -> int:
-    return -(-count // LANES) * LANES
 
 
 def _aligned(size: int) -> int:

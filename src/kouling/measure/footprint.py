@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from kouling.config import Config, exact_div
+from kouling.config import BlockShape, Config, exact_div
 
 FLOAT_BYTES = 4
 STATE, IO, ACTIVATION = "state", "input and output", "activations"
@@ -139,17 +139,20 @@ class Walk:
         self._at = (0, "stem")
         self._windowed = windowed
         encoder, mels = config.encoder, config.features.num_mels
-        self.width, self.seen = encoder.hidden_size, encoder.left_context
+        self.width, self.seen, self.linear = encoder.hidden_size, encoder.left_context, encoder.attention == "linear"
         self.encoder, self.new = encoder, exact_div(frames, encoder.subsampling)
         self._hold("features", IO, frames * mels)
         self._hold("stem state", STATE, encoder.lookahead * mels)
-        for index in range(encoder.layers):
-            for role in ("keys", "values"):
-                self._hold(f"{role} {index}", STATE, self.seen * self.width, f"{role} of the past")
-            self._hold(f"conv {index}", STATE, (encoder.conv_kernel_size - 1) * self.width, "convolution's past")
+        for index, shape in enumerate(encoder.blocks):
+            for role, rows in (("keys", 1), ("values", encoder.head_size)):
+                numbers = (rows if self.linear else self.seen) * shape.attention_width
+                self._hold(
+                    f"{role} {index}", STATE, numbers, f"sums of {role}" if self.linear else f"{role} of the past"
+                )
+            self._hold(f"conv {index}", STATE, (encoder.conv_kernel_size - 1) * shape.channels, "convolution's past")
         x = self._stem(frames, mels)
-        for index in range(encoder.layers):
-            x = self._block(index, x)
+        for index, shape in enumerate(encoder.blocks):
+            x = self._block(index, shape, x)
         self._at = (0, "head")
         x = self._do("project", units, [x], (self.width + 1) * units, self.new * self.width * units)
         self._do("log-softmax", units, [x], kind=IO, role="log-probabilities")
@@ -223,28 +226,36 @@ class Walk:
     def _norm(self, x: str) -> str:
         return self._do("normalise", self.width, [x], 2 * self.width)
 
-    def _block(self, index: int, x: str) -> str:
-        x = self._feed_forward(index, x, "feed-forward in")
-        x = self._attention(index, x)
-        x = self._convolution(index, x)
-        x = self._feed_forward(index, x, "feed-forward out")
+    def _block(self, index: int, shape: BlockShape, x: str) -> str:
+        x = self._feed_forward(index, shape.ffn_in, x, "feed-forward in")
+        x = self._attention(index, shape, x)
+        x = self._convolution(index, shape.channels, x)
+        x = self._feed_forward(index, shape.ffn_out, x, "feed-forward out")
         return self._norm(x)
 
-    def _feed_forward(self, index: int, x: str, part: str) -> str:
+    def _feed_forward(self, index: int, inner: int, x: str, part: str) -> str:
         self._at = (index + 1, part)
-        inner = self.width * self.encoder.ffn_expansion
         y = self._linear("expand", self._norm(x), self.width, inner)
         y = self._do("silu", inner, [y])
         y = self._linear("contract", y, inner, self.width)
         y = self._do("halve", self.width, [y])
         return self._do("add", self.width, [x, y])
 
-    def _attention(self, index: int, x: str) -> str:
+    def _attention(self, index: int, shape: BlockShape, x: str) -> str:
         self._at = (index + 1, "attention")
-        width, heads, n, seen = self.width, self.encoder.attention_heads, self.new, self.seen
+        width = shape.attention_width
+        qkv = self._linear("query, key, value", self._norm(x), self.width, 3 * width)
+        y = (self._sums if self.linear else self._window)(index, shape, qkv)
+        return self._do("add", self.width, [x, y])
+
+    def _joined(self, y: str, width: int) -> str:
+        return self._linear("output", self._do("join heads", width, [y]), width, self.width)
+
+    def _window(self, index: int, shape: BlockShape, qkv: str) -> str:
+        """Attention to the frames in a window."""
+        width, heads, n, seen = shape.attention_width, shape.heads, self.new, self.seen
         window = seen + (1 if self._windowed else n)  # keys that a query is multiplied with
         read = n * heads * window if self._windowed else None
-        qkv = self._linear("query, key, value", self._norm(x), width, 3 * width)
         keys = self._do("join keys", width, [f"keys {index}", qkv], rows=seen + n, role="keys and values")
         values = self._do("join values", width, [f"values {index}", qkv], rows=seen + n, role="keys and values")
         scores = self._do("scores", heads * window, [qkv, keys], 0, n * window * width)
@@ -256,24 +267,46 @@ class Walk:
         scores = self._do("add biases", heads * window, [scores, bias], role="scores")
         scores = self._do("softmax", heads * window, [scores], role="scores")
         y = self._do("attend", width, [scores, values], 0, n * window * width, of=read)
-        y = self._linear("output", self._do("join heads", width, [y]), width, width)
+        y = self._joined(y, width)
         for role, joined in (("keys", keys), ("values", values)):
             self._do("keep", width, [joined], rows=seen, kind=STATE, role=f"next {role}", of=seen * width)
-        return self._do("add", width, [x, y])
+        return y
 
-    def _convolution(self, index: int, x: str) -> str:
+    def _sums(self, index: int, shape: BlockShape, qkv: str) -> str:
+        """Linear attention: in the engine frame by frame, elsewhere the frames of a call with one another first."""
+        width, heads, size, n = shape.attention_width, shape.heads, shape.head_size, self.new
+        mapped = self._do("elu + 1", 2 * width, [qkv])
+        if self._windowed:
+            key_sum = self._do("add to sum of keys", width, [mapped], heads, n * width, of=2 * n * width)
+            sums = self._do("add to sums", size * width, [mapped, qkv], 0, n * size * width, of=n * (size + 2) * width)
+            return self._joined(self._do("recall", width, [mapped, key_sum, sums], 0, n * (size + 1) * width), width)
+        kept = self._do("fading", heads * n, [], heads)
+        scores = self._do("scores", heads * n, [mapped], 0, n * n * width)
+        scores = self._do("fade", heads * n, [scores, kept], role="scores")
+        faded = self._do("faded queries", width, [mapped], role="queries")
+        total = self._do("total", heads, [scores, faded, f"keys {index}"], 0, n * width)
+        y = self._do("attend", width, [scores, qkv], 0, n * n * width)
+        z = self._do("recall", width, [faded, f"values {index}"], 0, n * size * width)
+        y = self._do("add and divide", width, [y, z, total])
+        left = self._do("faded keys", width, [mapped], role="keys")
+        self._do("add to sum of keys", width, [left, f"keys {index}"], rows=1, kind=STATE, role="next sums of keys")
+        role, macs = "next sums of values", n * size * width
+        self._do("add to sums", width, [left, qkv, f"values {index}"], 0, macs, rows=size, kind=STATE, role=role)
+        return self._joined(y, width)
+
+    def _convolution(self, index: int, width: int, x: str) -> str:
         self._at = (index + 1, "convolution")
-        width, kernel, n = self.width, self.encoder.conv_kernel_size, self.new
-        y = self._linear("gate", self._norm(x), width, 2 * width)
+        kernel, n = self.encoder.conv_kernel_size, self.new
+        y = self._linear("gate", self._norm(x), self.width, 2 * width)
         y = self._do("glu", width, [y])
         past = kernel - 1
         joined = self._do("join", width, [f"conv {index}", y], rows=past + n)
         y = self._do("depthwise", width, [joined], (kernel + 1) * width, n * kernel * width)
         y = self._do("batch norm", width, [y], 4 * width)
-        y = self._linear("output", self._do("silu", width, [y]), width, width)
+        y = self._linear("output", self._do("silu", width, [y]), width, self.width)
         role = "next convolution's past"
         self._do("keep", width, [joined], rows=past, kind=STATE, role=role, of=past * width)
-        return self._do("add", width, [x, y])
+        return self._do("add", self.width, [x, y])
 
 
 def macs_per_s(config: Config, units: int) -> int:

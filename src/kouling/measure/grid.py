@@ -2,6 +2,7 @@
 
 - The step, to any multiple of the subsampling: the same numbers, several encoder frames at once.
 - The cached frames, downwards: the biases of far distances are left out. There is none for a distance never trained.
+  A local window narrows with them; linear attention has none, and its sums are the same whatever they are.
 - The lookahead (chunk - step), downwards: the frames that are no longer waited for are taken to be like the last one,
   by adding their weights in the stem to its own. This costs accuracy, unless it was trained with
   (`training.varying_chunk`).
@@ -64,11 +65,13 @@ def grid(
     """Every combination. What is empty is the usual values, and those that fit the model: its own, the step of two
     encoder frames, and of these steps the chunks with and without its lookahead."""
     fitting = (own.streaming_step_size, 2 * own.subsampling)
+    widest = {"windowed": max(CACHED), "local": own.local_frames - 1, "linear": 0}[own.attention]
+    narrower = [each for each in CACHED if each <= widest]  # what makes a difference to the window
     axes = [
         sorted(set(given or (*usual, *more)))
         for given, usual, more in (
             (chunks, CHUNKS, [step + ahead for step in fitting for ahead in (0, own.lookahead)]),
-            (cached, CACHED, [own.max_cached_frames]),
+            (cached, narrower, [own.max_cached_frames]),
             (steps, STEPS, fitting),
         )
     ]
@@ -89,11 +92,13 @@ def adapt(info: ModelInfo, weights: Weights, setting: Setting) -> tuple[ModelInf
         raise ValueError(f"step {setting.step} is not a multiple of the model's subsampling, {own.subsampling}")
     if setting.step > MOST_FRAMES_PER_STEP * own.subsampling:
         raise ValueError(f"step {setting.step} is longer than the engine's {MOST_FRAMES_PER_STEP * own.subsampling}")
+    local = own.attention == "local"
     encoder = replace(
         own,
         streaming_chunk_size=setting.chunk,
         max_cached_frames=setting.cached,
         streaming_step_size=setting.step,
+        local_frames=min(own.local_frames, setting.cached) if local else own.local_frames,
     )
     if encoder.lookahead > own.lookahead:
         raise ValueError(f"lookahead {encoder.lookahead} (chunk - step): trained with {own.lookahead}; needs training")
