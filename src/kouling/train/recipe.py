@@ -114,6 +114,8 @@ class Training:
     # the step with its lookahead. Empty: the model's own, always.
     varying_cached: list[int] = field(default_factory=list)
     varying_chunk: list[int] = field(default_factory=list)
+    keep_zeros: bool = False  # blocks of zeros in the weights of `initial` stay zero; see zeros.py
+    recompute: bool = False  # of each block only its input is kept for the gradient: less memory, a third more time
 
     def __post_init__(self) -> None:
         for name in ("varying_cached", "varying_chunk"):
@@ -172,6 +174,10 @@ class Recipe:
             raise ValueError("the recipe has no units: give the words to be recognised")
         if not self.training.epochs and not self.initial:
             raise ValueError("training.epochs is 0 and there is no initial checkpoint; allowed: 1 or more, or give one")
+        if self.training.keep_zeros and not self.initial:
+            raise ValueError(
+                "training.keep_zeros is true and there is no initial checkpoint; allowed: false, or give one"
+            )
         if len(set(self.units)) != len(self.units):
             raise ValueError("a unit stands twice in the recipe")
         if not any(s.use == "words" and s.part in ("train", "both") for s in self.source):

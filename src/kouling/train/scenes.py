@@ -159,10 +159,13 @@ class SceneMaker:
         chosen = rng.integers(len(clips), size=count)
         return [Slot(clips[i][0], clips[i][1], UNKNOWN, backwards=True) for i in chosen]
 
-    def draw_epoch(self, seed: int) -> list[Batches]:
-        """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
+    def draw_epoch(self, seed: int, share: float = 1.0) -> list[Batches]:
+        """Scenes of each shape with every word clip about once, or so large a share of them, rendered and turned into
+        features. Pure in `seed`."""
         rng = np.random.default_rng([self.recipe.seed, seed])
         slots, noise_slots, speech_slots = self.draw_slots(rng)
+        slots = slots[: round(share * len(slots))]
+        noise_slots, speech_slots = round(share * noise_slots), round(share * speech_slots)
         total = sum(shape.share for shape in self.recipe.scenes)
         batches, start = [], 0.0
         for shape in self.recipe.scenes:
