@@ -1,1 +1,1 @@
-"""Smaller models out of trained ones: quantised."""
+"""Smaller models out of trained ones: quantised, pruned, taught, until they keep a budget."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from kouling.config import Config
 from kouling.deploy import grid
 from kouling.encoder import Encoder
-from kouling.train.loop import first_rows
+from kouling.train.objective import first_rows
 from kouling.train.scenes import NOTHING, SceneMaker
 
 BATCH = 32  # clips at once

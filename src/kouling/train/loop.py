@@ -7,9 +7,10 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,23 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
 from kouling.deploy.grid import without_grids
-from kouling.encoder import BlockState, Encoder, EncoderState, Window
+from kouling.encoder import Encoder, EncoderState, Window
 from kouling.train import int4, precision
-from kouling.train import loss as losses
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
+from kouling.train.objective import accuracy, carried, map_state, of_labels, per_word
 from kouling.train.recipe import Recipe, Training
 from kouling.train.scenes import Batches, SceneMaker
+from kouling.train.zeros import clear_gradients, kept_weights
 
 VALIDATION_S = 1.6
-PRESENCE_S = 0.6  # running speech has a word at least this often
 
 
 class Trainer:
@@ -58,6 +60,10 @@ class Trainer:
         self.int4: int4.Int4Weights | None = None
         if recipe.training.weights == "int4":
             self.int4 = int4.put_on_grids(self.model, [Path(name) for name in recipe.initial])
+        # Before `resume`, from the same checkpoints every time. The average of zeros is zero by itself.
+        self.kept_weights = kept_weights(self.model) if recipe.training.keep_zeros else {}
+        if recipe.training.recompute:
+            recompute_blocks(self.model)
         self.averaged = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.teacher: Teacher | None = None
         self.lessons: list[Heard] | None = None  # what it says of the scenes in `group`
@@ -260,23 +266,15 @@ class Trainer:
             window = draw_window(self.recipe.training, self.recipe.config.encoder, rng)
             forward = self.model if self.int4 is None else self.int4.forward(self.model)
             log_probs, state = forward(torch.from_numpy(features), begun, window)
-        self.carried = map_state(lambda tensor: tensor.detach().to(reference_type(tensor)), state)
-        speech = torch.from_numpy(batches.speech[rows])
-        lengths = torch.from_numpy(batches.lengths[rows])
-        settings = self.recipe.training
-        spans = torch.from_numpy(batches.spans[rows])
-        in_time = losses.frames_in_time(spans, before, subsampling, log_probs.shape[1], settings.delay_frames)
-        per_row = losses.ctc(log_probs, torch.from_numpy(batches.targets[rows]), lengths, in_time)
-        frames = min(max(round(PRESENCE_S / self.recipe.config.encoder_frame_s), 1), log_probs.shape[1])
-        present = losses.unknown_words_present(log_probs, frames) * settings.presence_weight
-        running = (losses.no_command(log_probs) + present) * settings.speech_weight
-        each = torch.where(speech, running, per_row)
+        self.carried = carried(state)
+        each = of_labels(log_probs, batches, rows, before, self.recipe)
         if self.lessons is not None:
             heard = self.lessons[number].on(rows, before, subsampling, log_probs.shape[1])
             each = self.taught(each, log_probs, hidden, *heard)
-        loss = each.sum() / (lengths.clamp(min=1) * ~speech).sum().clamp(min=1)
+        loss = per_word(each, batches, rows)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        clear_gradients(self.kept_weights)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -322,35 +320,11 @@ class Trainer:
             else:
                 self.averaged[key].copy_(value)
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Percent of validation clips right, by the likeliest of: nothing, one unknown word, one unit."""
+        """Percent of validation clips right, with the averaged weights."""
         model = Encoder(self.recipe.config, len(self.units)).eval()
         model.load_state_dict(self.averaged_on_grids())
-        features, targets = self.valid
-        decided = []
-        state: EncoderState | None = None
-        with precision.mixed():
-            for i in range(0, len(features), 256):
-                batch = torch.from_numpy(features[i : i + 256].astype(np.float32))
-                # All but the first go on from what others left behind, as the middle of a stream does.
-                begun = model.initial_state(len(batch)) if state is None else first_rows(state, len(batch))
-                log_probs, state = model(batch, begun)
-                state = map_state(lambda tensor: tensor.to(reference_type(tensor)), state)
-                decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).numpy())
-        units = np.maximum(np.concatenate(decided), 1) if decided else np.zeros(0, dtype=np.int64)
-        right = units == np.maximum(targets, 1)  # silence and unknown need not be told apart
-
-        def percent(which: NDArray[np.bool_]) -> float:
-            return float(100 * right[which].mean()) if which.any() else math.nan
-
-        everything = np.ones(len(targets), dtype=bool)
-        return {
-            "accuracy": percent(everything),
-            "words": percent(targets > 1),
-            "unknown": percent(targets == 1),
-            "noise": percent(targets == 0),
-        }
+        return accuracy(model, *self.valid)
 
 
 def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Generator) -> Window | None:
@@ -365,18 +339,12 @@ def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Gener
     return Window(torch.tensor(left_context), torch.tensor(lookahead))
 
 
-def map_state(change: Callable[[Tensor], Tensor], state: EncoderState) -> EncoderState:
-    blocks = tuple(BlockState(*(change(tensor) for tensor in block)) for block in state.blocks)
-    return EncoderState(change(state.stem), blocks, change(state.frames_seen))
-
-
-def first_rows(state: EncoderState, rows: int) -> EncoderState:
-    return map_state(lambda tensor: tensor[:rows], state)
-
-
-def reference_type(tensor: Tensor) -> torch.dtype:
-    """Autocast leaves halves in the state; it is carried on in full."""
-    return torch.float32 if tensor.is_floating_point() else tensor.dtype
+def recompute_blocks(model: Encoder) -> None:
+    """In training, keep only what goes into each block, and compute the rest once more for the gradient (Chen et al.
+    2016, arXiv:1604.06174, section 4), with the same random numbers."""
+    for block in model.blocks:
+        # Not around the call, whose hooks (`Trainer.watched`) would then be called twice.
+        block.forward = partial(recomputed, block.forward, use_reentrant=False, preserve_rng_state=True)
 
 
 def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:

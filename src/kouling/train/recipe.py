@@ -117,6 +117,8 @@ class Training:
     # the step with its lookahead. Empty: the model's own, always.
     varying_cached: list[int] = field(default_factory=list)
     varying_chunk: list[int] = field(default_factory=list)
+    keep_zeros: bool = False  # blocks of zeros in the weights of `initial` stay zero; see zeros.py
+    recompute: bool = False  # of each block only its input is kept for the gradient: less memory, a third more time
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
@@ -180,6 +182,10 @@ class Recipe:
         if self.training.weights == "int4" and not self.initial:
             raise ValueError(
                 "training.weights is 'int4' and there is no initial checkpoint; allowed: float, or give one"
+            )
+        if self.training.keep_zeros and not self.initial:
+            raise ValueError(
+                "training.keep_zeros is true and there is no initial checkpoint; allowed: false, or give one"
             )
         if len(set(self.units)) != len(self.units):
             raise ValueError("a unit stands twice in the recipe")

@@ -202,10 +202,13 @@ class SceneMaker:
         text = repr([recipe[name] for name in deciding] + [recipe["config"]["features"], encoder.subsampling])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def draw_epoch(self, seed: int) -> list[Batches]:
-        """Scenes of each shape with every word clip about once, rendered and turned into features. Pure in `seed`."""
+    def draw_epoch(self, seed: int, share: float = 1.0) -> list[Batches]:
+        """Scenes of each shape with every word clip about once, or so large a share of them, rendered and turned into
+        features. Pure in `seed`."""
         rng = np.random.default_rng([self.recipe.seed, seed])
         slots, noise_slots, speech_slots = self.draw_slots(rng)
+        slots = slots[: round(share * len(slots))]
+        noise_slots, speech_slots = round(share * noise_slots), round(share * speech_slots)
         total = sum(shape.share for shape in self.recipe.scenes)
         batches, start = [], 0.0
         for shape in self.recipe.scenes:
