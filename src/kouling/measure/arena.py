@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kouling.checkpoint import ModelInfo
 from kouling.deploy import model_file
-from kouling.deploy.model_file import padded
+from kouling.deploy.grid import padded
 from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer, Operation, Plan, Walk
 
 ALIGN = 64

@@ -43,9 +43,16 @@ class Trainer:
     """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), log and curves."""
 
     def __init__(
-        self, recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: Path | None = None
+        self,
+        recipe: Recipe,
+        folders: Sequence[Path],
+        out: Path,
+        cache: Path,
+        kept: Path | None = None,
+        scenes: SceneMaker | None = None,
     ) -> None:
-        """kept: folder in which drawn scenes are left for other runs on the same data.
+        """kept: folder in which drawn scenes are left for other runs on the same data. scenes: of that data, where
+        they are loaded already.
 
         Raises: ValueError where data, the initial checkpoint or a C++ compiler that the recipe wants is missing, or
         `out` holds another recipe's run."""
@@ -93,7 +100,7 @@ class Trainer:
             if self.teacher is not None:
                 self.teacher.model.compile(dynamic=False)
             self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
-        self.scenes = SceneMaker(recipe, self.units, folders, cache)
+        self.scenes = scenes or SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(VALIDATION_S)
         self.group: tuple[int, list[Batches]] | None = None
         self.carried: EncoderState | None = None

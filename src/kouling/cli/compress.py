@@ -1,0 +1,92 @@
+"""`kouling compress`: a smaller model that keeps a budget, and a report of how."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from kouling import recognizer, show
+from kouling.cli.options import DONE, FAILED, complain, default_cache, verb, writable_folder
+
+
+def add(verbs: Any) -> None:
+    press = verb(verbs, "compress", run, "make a model smaller until it keeps a budget, and report what that cost")
+    press._negative_number_matcher = re.compile(r"-\d")  # so that a budget of -1MB is refused as a budget
+    press.add_argument("model", metavar="MODEL", help="installed name, folder, or model.safetensors")
+    press.add_argument("--memory", metavar="SIZE", help="budget of model file and variables together, as 6MB")
+    press.add_argument("--latency", metavar="TIME", help="budget of a call, as 100ms")
+    press.add_argument("--at", type=int, default=500, metavar="FRAMES", help="of the call, 10 ms each (%(default)s)")
+    press.add_argument("--max-loss", type=float, default=0.5, metavar="POINTS", help="of accuracy (%(default)s)")
+    press.add_argument("--recipe", type=Path, help="recipe whose data is trained, calibrated and verified on")
+    press.add_argument("--data", type=Path, action="append", help="folder of the data (KOULING_DATA, else ./data)")
+    press.add_argument("--epochs", type=int, default=6, help="of fine-tuning; a student gets six times as many (6)")
+    press.add_argument("--seed", type=int, default=0, help="the same seed makes the same model (%(default)s)")
+    press.add_argument("--target", default="engine", metavar="T", help="what the model is for: engine (%(default)s)")
+    press.add_argument("-o", "--out", type=Path, help="folder of the result (runs/NAME-compressed)")
+    press.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
+    press.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
+
+
+def run(options: argparse.Namespace) -> int:
+    from kouling.measure import budget as measured
+
+    memory_bytes = measured.parse_memory(options.memory) if options.memory is not None else None
+    latency_ms = measured.parse_latency(options.latency) if options.latency is not None else None
+    if memory_bytes is None and latency_ms is None:
+        raise ValueError("compress needs a budget: --memory 6MB, --latency 100ms, or both")
+    if not 1 <= options.at <= 100_000:
+        raise ValueError(f"--at is {options.at}; allowed: 1 to 100000 feature frames")
+    if not 0 <= options.max_loss <= 100:
+        raise ValueError(f"--max-loss is {options.max_loss}; allowed: 0 to 100 percentage points")
+    if options.epochs < 1:
+        raise ValueError(f"--epochs is {options.epochs}; allowed: 1 or more")
+    if options.target != "engine":
+        raise ValueError(f"--target is {options.target!r}; int8 and int4 weights run on: engine")
+    try:
+        from kouling.compress.lessons import Data
+        from kouling.compress.plan import Budget
+        from kouling.compress.report import page
+        from kouling.compress.run import Compression
+        from kouling.measure.pictures import figure
+        from kouling.train import recipe
+    except ModuleNotFoundError as error:
+        raise ValueError(f"compress needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
+    figure()  # matplotlib is missed now, not at the end
+    path = checkpoint_of(options.model)
+    given = os.environ.get("KOULING_DATA")
+    folders = options.data or ([Path(p) for p in given.split(os.pathsep)] if given else [Path("data"), Path(".")])
+    if options.data and not options.recipe:
+        raise ValueError("--data without --recipe; give the recipe whose recordings these are")
+    data = Data(recipe.load(options.recipe), folders, options.cache) if options.recipe else None
+    budget = Budget(memory_bytes, latency_ms, options.at, options.max_loss)
+    out = writable_folder(options.out or Path("runs") / f"{path.parent.name}-compressed")
+    work = Compression(path, budget, out, data, options.epochs, options.seed)
+    try:
+        work.run(show.errors.print, show.progress)
+    except KeyboardInterrupt:
+        return complain(f"stopped; the same command goes on in {out}", 130)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return complain(f"stopped: {error}; the same command goes on in {out}", FAILED)
+    result = work.to_dict()
+    page(work).write(out, result)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        show.compression(work)
+    return DONE if result["kept"] else FAILED
+
+
+def checkpoint_of(model: str) -> Path:
+    """The checkpoint of an installed model's name, a folder, or itself. Raises: ValueError saying what there is."""
+    path = recognizer.MODELS / model if model in recognizer.model_names() else Path(model)
+    path = path / "model.safetensors" if path.is_dir() else path
+    if path.suffix != ".safetensors" or not path.is_file():
+        names = ", ".join(recognizer.model_names())
+        raise ValueError(f"{model}: no checkpoint to compress; allowed: {names}, or a path to model.safetensors")
+    return path

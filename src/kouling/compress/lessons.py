@@ -1,0 +1,95 @@
+"""What a recipe gives to compression: recordings to look at, losses to rank by, training, and clips to verify on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import checkpoint
+from kouling.checkpoint import ModelInfo
+from kouling.commands import BLANK, UNKNOWN
+from kouling.compress import calibration, losses
+from kouling.compress.finetune import recipe_for
+from kouling.compress.losses import Loss
+from kouling.deploy.engine import Engine
+from kouling.train.loop import Trainer
+from kouling.train.recipe import Recipe
+from kouling.train.run import evaluate_validation, finish
+from kouling.train.scenes import Batches, SceneMaker
+
+CALIBRATION_CLIPS = 256  # whose scenes quantisation looks at
+RANKED_SCENES = 768  # of each shape, whose losses pruning ranks by
+STUDENT_EPOCHS = 5  # times those of fine-tuning
+STUDENT_RATE, FINE_RATE = 1.5e-3, 3e-4  # learning rates at their peak
+
+
+@dataclass(frozen=True)
+class Data:
+    """A recipe, and where its recordings lie."""
+
+    recipe: Recipe
+    folders: Sequence[Path]
+    cache: Path
+
+
+class Lessons:
+    """The recordings of a recipe, loaded once; drawn scenes are kept in `kept` for all training of a compression."""
+
+    def __init__(self, data: Data, kept: Path, epochs: int, seed: int) -> None:
+        """epochs: of fine-tuning. Raises: ValueError where data is missing, or the recipe has no validation clips of
+        words."""
+        self.data, self.kept, self.epochs, self.seed = data, kept, epochs, seed
+        self.recipe = replace(data.recipe, seed=data.recipe.seed + seed)
+        units = (BLANK, UNKNOWN, *data.recipe.units)
+        self.scenes = SceneMaker(self.recipe, units, data.folders, data.cache)
+        if not any(target > 1 for *_, target in self.scenes.valid):
+            raise ValueError(f"the recipe {data.recipe.name} has no validation clips of words to verify with")
+
+    def verify(self, file: Path) -> tuple[int, int]:
+        """Validation clips decided rightly by a model file of the engine, and how many there are."""
+        result = evaluate_validation(Engine(file).recognizer(), self.scenes)
+        return round(result.accuracy * result.clips), result.clips
+
+    def features(self) -> NDArray[np.float32]:
+        """(R, T, M) of scenes for calibration."""
+        return calibration.from_scenes(self.scenes, CALIBRATION_CLIPS, self.seed)
+
+    def losses(self) -> Iterator[Loss]:
+        """Those of some scenes of the first draw, batch by batch."""
+        drawn = self.scenes.epoch(0, self.kept)
+        some = [_first(each, RANKED_SCENES) for each in drawn]
+        return losses.scene_losses(self.recipe, some)
+
+    def fine_tune(self, initial: Path, teacher: Path, folder: Path, weights: str = "float") -> tuple[Path, str]:
+        """Go on from a checkpoint, its weights float or on int4 grids -> the checkpoint, and what was done."""
+        info = checkpoint.load_info(initial)
+        recipe = recipe_for(self.recipe, info, initial, teacher, self.epochs, FINE_RATE)
+        recipe = replace(recipe, training=replace(recipe.training, weights=weights, compile=False))
+        taught = f"{self.epochs} epochs, the whole model as teacher"
+        return self._train(recipe, folder), taught if weights == "float" else f"{taught}, weights on int4 grids"
+
+    def teach(self, info: ModelInfo, teacher: Path, folder: Path) -> tuple[Path, str]:
+        """A student of that shape from nothing -> the checkpoint, and what was done."""
+        epochs = STUDENT_EPOCHS * self.epochs
+        recipe = recipe_for(self.recipe, info, teacher, teacher, epochs, STUDENT_RATE)
+        training = replace(recipe.training, warmup_epochs=1.5, weight_decay=0.02, dropout=0.0)
+        augment = replace(recipe.augment, time_masks_per_s=0.5, mel_mask_bands=8)  # it has no room to spare
+        recipe = replace(recipe, initial=[], training=training, augment=augment)
+        return self._train(recipe, folder), f"{epochs} epochs, the whole model as teacher"
+
+    def _train(self, recipe: Recipe, folder: Path) -> Path:
+        path = folder / "model.safetensors"
+        trainer = Trainer(recipe, self.data.folders, folder, self.data.cache, self.kept, self.scenes)
+        trainer.run()
+        if not checkpoint.load_info(path).decoder:
+            finish(folder, self.scenes, lambda line: None)  # what it is worth and how late it is, measured anew
+        return path
+
+
+def _first(batches: Batches, count: int) -> Batches:
+    names = Batches.__dataclass_fields__
+    return Batches(*(getattr(batches, name)[-count:] for name in names))
