@@ -19,7 +19,6 @@ from rich.text import Text
 from kouling.commands import Command
 
 if TYPE_CHECKING:
-    from kouling.compress.run import Compression
     from kouling.measure.accuracy import Evaluation
     from kouling.measure.budget import Verdict
     from kouling.measure.datasheet import Datasheet
@@ -250,22 +249,6 @@ def models(rows: list[dict[str, Any]]) -> None:
             escape(row["name"]), escape(row["language"]), parameters, size, accuracy, escape(" ".join(row["commands"]))
         )
     console.print(table)
-
-
-def compression(work: Compression) -> None:
-    """The stages from before to after, and whether the budget is kept."""
-    from kouling.compress.report import HEAD, row
-
-    table = Table(box=None, header_style="bold")
-    for number, column in enumerate(HEAD):
-        table.add_column(column, justify="left" if number in (0, len(HEAD) - 1) else "right")
-    for stage in work.stages:
-        table.add_row(*map(escape, row(stage)))
-    console.print(table)
-    for name, why in work.rejected:
-        console.print(f"[dim]rejected: {escape(name)}: {escape(why)}[/]")
-    for passed, text in work.verdicts():
-        console.print(f"[{'green' if passed else 'red'}]{'✓' if passed else '✗'}[/] {escape(text)}")
 
 
 @contextmanager

@@ -171,5 +171,5 @@ def test_a_stopped_run_goes_on(trained: tuple[Path, Data], tmp_path: Path, monke
 
 
 def test_another_models_recipe_is_refused(model: Path, trained: tuple[Path, Data], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="its words are not those of the recipe tiny; give its own"):
+    with pytest.raises(ValueError, match="its words are not those of the recipe tiny; allowed: its own recipe"):
         Compression(model, Budget(10**6), tmp_path / "out", trained[1], 1, 0)

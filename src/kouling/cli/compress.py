@@ -9,6 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+from rich.table import Table
+
 from kouling import recognizer, show
 from kouling.cli.options import DONE, FAILED, complain, default_cache, verb, writable_folder
 
@@ -47,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
     if options.target != "engine":
         raise ValueError(f"--target is {options.target!r}; int8 and int4 weights run on: engine")
     try:
+        from kouling.compress import report
         from kouling.compress.lessons import Data
         from kouling.compress.plan import Budget
-        from kouling.compress.report import page
         from kouling.compress.run import Compression
         from kouling.measure.pictures import figure
         from kouling.train import recipe
@@ -74,11 +77,20 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return complain(f"stopped: {error}; the same command goes on in {out}", FAILED)
     result = work.to_dict()
-    page(work).write(out, result)
+    report.page(work).write(out, result)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     else:
-        show.compression(work)
+        table = Table(box=None, header_style="bold")
+        for number, column in enumerate(report.HEAD):
+            table.add_column(column, justify="left" if number in (0, len(report.HEAD) - 1) else "right")
+        for stage in work.stages:
+            table.add_row(*map(escape, report.row(stage)))
+        show.console.print(table)
+        for name, why in work.rejected:
+            show.console.print(f"[dim]rejected: {escape(name)}: {escape(why)}[/]")
+        for passed, text in work.verdicts():
+            show.console.print(f"[{'green' if passed else 'red'}]{'✓' if passed else '✗'}[/] {escape(text)}")
     return DONE if result["kept"] else FAILED
 
 
