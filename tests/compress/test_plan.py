@@ -53,7 +53,7 @@ def test_candidates_take_away_more_and_more() -> None:
         "whole-int8-float",
         "whole-int8-bfloat16",
         "whole-int4-bfloat16",
-        "pruned-25-int8-bfloat16",
+        "pruned-10-int8-bfloat16",
     ]
     assert len({each.name for each in found}) == len(found)
     sizes = [cost.parameters_of(replace(info, config=each.config)) for each in found if each.kind == STUDENT]

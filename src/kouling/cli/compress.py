@@ -82,10 +82,10 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result, ensure_ascii=False))
     else:
         table = Table(box=None, header_style="bold")
-        for number, column in enumerate(report.HEAD):
-            table.add_column(column, justify="left" if number in (0, len(report.HEAD) - 1) else "right")
+        for number, column in enumerate(report.HEAD[:-1]):  # what was done stands in the report
+            table.add_column(column, justify="right" if number else "left", no_wrap=not number)
         for stage in work.stages:
-            table.add_row(*map(escape, report.row(stage)))
+            table.add_row(*map(escape, report.row(stage)[:-1]))
         show.console.print(table)
         for name, why in work.rejected:
             show.console.print(f"[dim]rejected: {escape(name)}: {escape(why)}[/]")

@@ -19,7 +19,7 @@ from kouling.config import Config, EncoderConfig
 
 KEPT, PRUNED, STUDENT = "as it is", "pruned", "student"
 FORMS = (("int8", "float"), ("int8", "bfloat16"), ("int4", "bfloat16"))  # weights and state, the gentlest first
-PRUNED_SHARES = (0.25, 0.5, 0.75)  # of heads, of feed-forward units, and of convolution channels
+PRUNED_SHARES = (0.1, 0.25, 0.5, 0.75)  # of heads, of feed-forward units, and of convolution channels
 MULTIPLE = 16  # units and channels that the engine computes at once
 # Students: layers, width, heads of 16, inner width of the feed-forward modules over width, channels and further layers
 # of the stem. Each about two thirds of the one before.

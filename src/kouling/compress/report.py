@@ -14,7 +14,7 @@ from kouling.measure.page import Page
 if TYPE_CHECKING:
     from kouling.compress.run import Compression
 
-HEAD = ("stage", "parameters", "model KB", "variables KB", "total KB", "step µs", "call ms", "right", "what was done")
+HEAD = ("stage", "parameters", "model", "variables", "total KB", "step µs", "call ms", "right", "what was done")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def page(work: Compression) -> Page:
 
 def waterfall(stages: Sequence[Stage]) -> str:
     """Bytes and accuracy, stage by stage."""
-    drawn, (sizes, rights) = pictures.figure(9.0, 1.8 + 0.45 * len(stages), columns=2)
+    verified = stages[-1].right is not None
+    drawn, (sizes, *others) = pictures.figure(9.0, 1.8 + 0.45 * len(stages), columns=1 + verified)
     names = [stage.name for stage in stages]
     model = [stage.cost.model_bytes / 1000 for stage in stages]
     variable = [stage.cost.variable_bytes / 1000 for stage in stages]
@@ -120,18 +121,17 @@ def waterfall(stages: Sequence[Stage]) -> str:
     sizes.set(xlabel="KB", xlim=(0, 1.15 * most))
     sizes.legend(loc="lower right")
     pictures.title(sizes, f"{most:,.0f} KB before, {model[-1] + variable[-1]:,.0f} KB after")
-    known = [(place, stage) for place, stage in zip(places, stages, strict=True) if stage.right is not None]
-    for place, stage in known:
-        low, high = (100 * bound for bound in wilson(stage.right or 0, stage.clips))
-        right = 100 * (stage.accuracy or 0)
-        rights.plot([low, high], [place, place], color=pictures.COLORS[6], linewidth=1.2)
-        rights.plot(right, place, "o", color=pictures.COLORS[0])
-        rights.text(right, place - 0.15, f"{right:.2f}", ha="center", va="bottom", fontsize=9)
-    rights.set_yticks(places, [""] * len(stages))
-    rights.set_ylim(sizes.get_ylim())
-    rights.set(xlabel="% of validation clips right, 95 % interval")
-    if known:
-        lost = 100 * ((known[0][1].accuracy or 0) - (known[-1][1].accuracy or 0))
+    for rights in others:
+        rights.set_yticks(places, [""] * len(stages))
+        rights.set_ylim(sizes.get_ylim())
+        for place, stage in zip(places, stages, strict=True):
+            low, high = (100 * bound for bound in wilson(stage.right or 0, stage.clips))
+            right = 100 * (stage.accuracy or 0)
+            rights.plot([low, high], [place, place], color=pictures.COLORS[6], linewidth=1.2)
+            rights.plot(right, place, "o", color=pictures.COLORS[0])
+            rights.text(right, place - 0.15, f"{right:.2f}", ha="center", va="bottom", fontsize=9)
+        rights.set(xlabel="% of validation clips right, 95 % interval")
+        lost = 100 * ((stages[0].accuracy or 0) - (stages[-1].accuracy or 0))
         pictures.title(rights, f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points won")
     return pictures.svg(drawn)
 
