@@ -24,6 +24,7 @@ ENGINE = ROOT / "engine"
 SOURCES = sorted((ENGINE / "src").glob("*.c"))
 FLAGS = ["-std=c11", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-D_DEFAULT_SOURCE"]
 FLAGS += [f"-I{ENGINE}", f"-I{ENGINE / 'src'}"]
+BRIEF_BYTES = 32000  # a second of audio, for models of which there are many
 # Compiler, its flags, and what runs the result.
 PROCESSORS = {
     "here": ("cc", [], []),
@@ -90,7 +91,8 @@ def expected(
     """Hashes of the portable kernels, here, for each model."""
     program = tmp_path_factory.mktemp("levels") / "levels"
     compile_with("cc", [], program, ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
-    lines = [run([program, model], samples).splitlines()[0] for model in [*models, *shaped_models]]
+    lines = [run([program, model], samples).splitlines()[0] for model in models]
+    lines += [run([program, model], samples[:BRIEF_BYTES]).splitlines()[0] for model in shaped_models]
     assert all(line.startswith("portable ") for line in lines)
     assert all(line.endswith(" events 3") for line in lines[: len(models)])
     assert len(set(lines)) == len(lines)
@@ -109,7 +111,7 @@ def test_every_kernel_of_every_processor_computes_the_same_bits(
     compiler, flags, runner = PROCESSORS[processor]
     compile_with(compiler, flags, tmp_path / "levels", ENGINE / "tests" / "levels.c", *SOURCES, Path("-lm"))
     for model, hashes in zip([*models, *shaped_models], expected, strict=True):
-        output = run([*runner, tmp_path / "levels", model], samples)
+        output = run([*runner, tmp_path / "levels", model], samples if model in models else samples[:BRIEF_BYTES])
         assert {line.split(" ", 1)[1] for line in output.splitlines()} == {hashes}
 
 
@@ -124,7 +126,7 @@ def test_webassembly_computes_the_same_bits(
     assert done.returncode == 0, done.stderr
     runner: list[str | Path] = ["node", "--no-warnings", ENGINE / "tests" / "wasi.mjs"]
     for model, hashes in zip([*models, *shaped_models], expected, strict=True):
-        lines = run([*runner, program, model], samples).splitlines()
+        lines = run([*runner, program, model], samples if model in models else samples[:BRIEF_BYTES]).splitlines()
         assert [line.split(" ", 1)[0] for line in lines] == ["portable", "wasm-simd"]
         assert {line.split(" ", 1)[1] for line in lines} == {hashes}
 
