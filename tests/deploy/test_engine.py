@@ -17,6 +17,7 @@ from kouling import audio, checkpoint, commands, recognizer
 from kouling.commands import Command
 from kouling.deploy import engine, model_file
 from kouling.deploy.engine import Engine
+from kouling.deploy.grid import Grid
 from kouling.deploy.onnx import OnnxRunner
 from kouling.features import LogMel
 from kouling.recognizer import Recognizer
@@ -122,12 +123,12 @@ def test_int4_products_are_those_of_the_rounded_weights(
     linear = model_file._Packer.linear
 
     def rounded(
-        packer: Any, weight: NDArray[Any], bias: NDArray[Any], scheme: str | None = None, on: Any = None
+        packer: Any, weight: NDArray[Any], bias: NDArray[Any], scheme: str | None = None, on: Grid | None = None
     ) -> None:
         if scheme is None:
             more = model_file.padded(weight.shape[1], model_file.GROUP) - weight.shape[1]
             weight = whole_again(*model_file.round_to_int4(np.pad(weight, ((0, 0), (0, more)))))[:, : weight.shape[1]]
-        linear(packer, weight, bias, scheme)
+        linear(packer, weight, bias, scheme, on)
 
     monkeypatch.setattr(model_file._Packer, "linear", rounded)
     engine.export(checkpoint_path, tmp_path / "float.kouling", "float")
@@ -145,7 +146,8 @@ def test_int4_rounds_to_the_nearest_that_a_group_can_hold() -> None:
     assert numbers.min() == -8 and numbers.max() <= 7 and multipliers.shape == (5, 3)
     unit = np.abs(np.repeat(multipliers * scale[:, None], model_file.GROUP, axis=1))
     found = whole_again(numbers, multipliers, scale)
-    assert (np.abs(found - weight) <= unit * 1.01).all() and (np.abs(found - weight) <= unit / 2 + 1e-9).mean() > 0.95
+    # The largest of a group are cut off where that makes the error of all of them less.
+    assert (np.abs(found - weight) <= unit / 2 + 1e-9).mean() > 0.95 and (np.abs(found - weight) <= unit * 3).all()
 
 
 @pytest.mark.parametrize("weights", ["float", "int8", "int4"])

@@ -263,7 +263,8 @@ class _Packer:
         more = padded(channels) - channels
         for name in ("stem.patch", *(f"stem.deepen.{i}" for i in range(layers)), "stem.mix"):
             weight, bias = self.stem_layer(name)
-            self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)), on=self.grid_of(name))
+            scheme = "int8" if name == "stem.patch" and self.scheme == "int4" else None  # see `grid.layers`
+            self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)), scheme, self.grid_of(name))
         self.linear(*self.stem_layer("stem.project"), on=self.grid_of("stem.project"))
         for values in self.layer("stem.norm"):
             self.floats(values)
