@@ -47,6 +47,7 @@ SHAPES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "fine": ("int8", "bfloat16", 16, {"subsampling": 1, "streaming_chunk_size": 3, "streaming_step_size": 3}),
     "pruned": ("int8", "float", 8, {**PRUNED, "attention": "local", "local_frames": 8}),
     "linear": ("int4", "bfloat16", 8, {**PRUNED, "attention": "linear"}),
+    "sparse": ("int8", "float", 8, {"hidden_size": 32, "stem_channels": 16, "conv_kernel_size": 5}),
     "wide": ("int4", "float", 8, {"hidden_size": 32, "attention_heads": 2, "stem_channels": 32}),
 }
 EAGER = {"threshold": 0.01, "refractory_s": 0.0, "hesitation_s": 0.0}
@@ -73,6 +74,12 @@ def make_model(name: str) -> tuple[ModelInfo, dict[str, Any]]:
         if key.endswith(("running_var", "batch_norm.weight", "distance_bias")):
             value.uniform_(0.3, 2.0)
     state["head.weight"] *= 12
+    if name == "sparse":  # also the very first layer, where the mutator looks
+        state["stem.patch.weight"][:, :, :4] = 0
+        for key, value in state.items():
+            if value.ndim == 2 and key.endswith(".weight") and key != "head.weight":
+                blocks = value.view(-1, 16, value.shape[1] // 4, 4)
+                blocks *= torch.rand(len(blocks), 1, blocks.shape[2], 1) < 0.5
     weights = {key: value.numpy() for key, value in state.items() if not key.endswith("num_batches_tracked")}
     return ModelInfo(name, "en", config, UNITS, {"threshold": 0.2, "priming_s": 0.1}), weights
 

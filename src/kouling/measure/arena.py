@@ -138,30 +138,45 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
     (weights_at,) = struct.unpack_from("<I", file, 88)
     (linears,) = struct.unpack_from("<I", file, 20)
     kinds = iter(file[weights_at : weights_at + linears])
+    at = weights_at + _aligned(linears)
+
+    def part(size: int) -> int:
+        nonlocal at
+        at += _aligned(size)
+        return _aligned(size)
+
+    def floats(count: int) -> int:
+        return part(FLOAT_BYTES * count)
 
     def linear(outputs: int, inputs: int) -> int:
-        columns, kind = -(-outputs // LANES) * LANES, next(kinds)
-        if kind == 0:
-            return _floats(columns * inputs) + _floats(columns)
-        if kind == 1:
-            return _aligned(columns * -(-inputs // 4) * 4) + 3 * _floats(columns)
-        groups = -(-inputs // GROUP)
-        return _aligned(columns * groups * GROUP // 2) + _aligned(columns * groups) + 2 * _floats(columns)
+        columns, kind = padded(outputs), next(kinds)
+        blocks, fours, groups = columns // LANES, -(-inputs // 4), -(-inputs // GROUP)
+        if kind == model_file.SCHEMES["float"]:
+            return floats(columns * inputs) + floats(columns)
+        if kind == model_file.SCHEMES["int8"]:
+            return part(columns * fours * 4) + sum(floats(columns) for _ in range(3))
+        if kind == model_file.SPARSE:
+            (kept,) = struct.unpack_from("<I", file, at + 4 * blocks)
+            return part(4 * (blocks + 1)) + part(2 * kept) + part(4 * LANES * kept) + sum(floats(columns) for _ in range(3))
+        return part(columns * groups * GROUP // 2) + part(columns * groups) + floats(columns) + floats(columns)
 
-    norm = 2 * _floats(width)
+    def norm() -> int:
+        return floats(width) + floats(width)
+
     yield (0, "patch"), linear(channels, 5 * (encoder.lookahead + encoder.subsampling))
     if encoder.stem_layers:
         yield (0, "deepen"), sum(linear(channels, 3 * channels) for _ in range(encoder.stem_layers))
     yield (0, "mix"), linear(channels, 3 * channels)
-    yield (0, "project"), linear(width, channels * (mels // 4)) + norm
+    yield (0, "project"), linear(width, channels * (mels // 4)) + norm()
     for block, shape in enumerate(model_file.stored_shapes(encoder), 1):
         yield (block, "feed-forward in"), linear(shape.ffn_in, width) + linear(width, shape.ffn_in)
         attention = linear(3 * shape.attention_width, width) + linear(width, shape.attention_width)
         distances = 1 if encoder.attention == "linear" else encoder.left_context + 1  # or what is kept of each head
-        yield (block, "attention"), attention + _floats(shape.heads * distances)
-        taps = _floats(encoder.conv_kernel_size * shape.channels) + _floats(shape.channels)
-        yield (block, "convolution"), linear(2 * shape.channels, width) + taps + linear(width, shape.channels)
-        yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm
+        yield (block, "attention"), attention + floats(shape.heads * distances)
+        gate = linear(2 * shape.channels, width)
+        taps = floats(encoder.conv_kernel_size * shape.channels) + floats(shape.channels)
+        yield (block, "convolution"), gate + taps + linear(width, shape.channels)
+        yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm()
     yield (0, "head"), linear(len(info.units), width)
 
 
