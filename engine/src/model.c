@@ -167,6 +167,7 @@ reader walk_weights(const model_header *m) {
         read_floats(&from, m->attention == ATTENTION_LINEAR ? layer->heads : (size_t)layer->heads * (m->left_context + 1));
         pass_linear(&from, 2 * convolved, width);
         read_floats(&from, (size_t)m->kernel * convolved), read_floats(&from, convolved);
+        if (m->state == STATE_INT8) read_floats(&from, convolved);
         pass_linear(&from, width, convolved);
         pass_linear(&from, layer->ffn_out, width), pass_linear(&from, width, layer->ffn_out);
         read_floats(&from, width), read_floats(&from, width);
@@ -203,7 +204,7 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && (m->attention == ATTENTION_LINEAR ? !m->left_context : within(m->left_context, 1, 4096, 1)) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_BFLOAT16 && m->log_scale > 0 &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_INT8 && m->log_scale > 0 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     if (!shape) return KOULING_CORRUPT;
     const uint32_t layers_end = (uint32_t)(sizeof(model_header) + m->layers * sizeof(layer_shape));

@@ -12,7 +12,8 @@
 
 enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_SPARSE = 3 }; /* of each linear layer, in a table before them all */
 enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
-enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
+enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1, STATE_INT8 = 2 }; /* the upper half of a float's bits; whole numbers, whose
+                                                                * scales are in the weights before and behind */
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 #define SPARSE_MOST_INPUTS 4096 /* of a sparse layer: kernels may turn rows of them into something else beforehand */
 

@@ -12,7 +12,7 @@ from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer
 
 ALIGN = 64
 STATE_AT = 112  # in the header: how a stream stores what it remembers
-HALF_BYTES = 2  # of a bfloat16
+STATE_BYTES = {model_file.STATES[name]: size for name, size in (("float", FLOAT_BYTES), ("bfloat16", 2), ("int8", 1))}
 LANES = 16
 GROUP = 32  # inputs of an int4 layer that share a multiplier
 NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES = 40, 48, 8  # node_state and candidate of decoder.h
@@ -72,7 +72,7 @@ def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dic
     wide = max(padded(units), *widest)
     lot = 0 if linear else max(_lot(each.heads) for each in shapes)
     (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
-    number = HALF_BYTES if state_kind == model_file.STATES["bfloat16"] else FLOAT_BYTES
+    number = STATE_BYTES[state_kind]
     row = FLOAT_BYTES if linear else number  # sums are always float32
     keys, values = (context, encoder.head_size) if linear else (context, context)
     names = ("sum of keys", "sums of keys times values") if linear else ("keys of the past", "values of the past")
@@ -137,6 +137,7 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
     width, channels = encoder.hidden_size, padded(encoder.stem_channels)
     (weights_at,) = struct.unpack_from("<I", file, 88)
     (linears,) = struct.unpack_from("<I", file, 20)
+    (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
     kinds = iter(file[weights_at : weights_at + linears])
     at = weights_at + _aligned(linears)
 
@@ -157,7 +158,12 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
             return part(columns * fours * 4) + sum(floats(columns) for _ in range(3))
         if kind == model_file.SPARSE:
             (kept,) = struct.unpack_from("<I", file, at + 4 * blocks)
-            return part(4 * (blocks + 1)) + part(2 * kept) + part(4 * LANES * kept) + sum(floats(columns) for _ in range(3))
+            return (
+                part(4 * (blocks + 1))
+                + part(2 * kept)
+                + part(4 * LANES * kept)
+                + sum(floats(columns) for _ in range(3))
+            )
         return part(columns * groups * GROUP // 2) + part(columns * groups) + floats(columns) + floats(columns)
 
     def norm() -> int:
@@ -175,6 +181,8 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
         yield (block, "attention"), attention + floats(shape.heads * distances)
         gate = linear(2 * shape.channels, width)
         taps = floats(encoder.conv_kernel_size * shape.channels) + floats(shape.channels)
+        if state_kind == model_file.STATES["int8"]:
+            taps += floats(shape.channels)
         yield (block, "convolution"), gate + taps + linear(width, shape.channels)
         yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm()
     yield (0, "head"), linear(len(info.units), width)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from kouling import checkpoint
 from kouling.commands import UNKNOWN
 from kouling.config import Config
-from kouling.encoder import Encoder
+from kouling.deploy import step
 
 
 class Teacher(nn.Module):
@@ -34,9 +33,7 @@ class Teacher(nn.Module):
         lacking = [unit for unit in units if unit not in info.units]
         if lacking:
             raise ValueError(f"{path}: this teacher does not know {', '.join(lacking)}")
-        self.model = Encoder(info.config, len(info.units)).eval().requires_grad_(False)
-        own = self.model.state_dict()
-        self.model.load_state_dict({**own, **{k: torch.from_numpy(v.astype(np.float32)) for k, v in weights.items()}})
+        self.model = step.build(info, weights).requires_grad_(False)
         # What the student has no unit for is a word that it does not know.
         self.columns = [list(units).index(unit if unit in units else UNKNOWN) for unit in info.units]
         self.num_units = len(units)

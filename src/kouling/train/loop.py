@@ -24,6 +24,7 @@ from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
+from kouling.deploy.state_scales import without_scales
 from kouling.encoder import BlockState, Encoder, EncoderState, Window
 from kouling.train import loss as losses
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
@@ -386,7 +387,7 @@ def start_from(model: Encoder, units: Sequence[str], paths: Sequence[Path]) -> N
             if not key.endswith("num_batches_tracked"):
                 raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
         fitting = dict(own)
-        for key, value in weights.items():
+        for key, value in without_scales(weights).items():
             tensor = torch.from_numpy(value.astype(np.float32))
             if key.startswith("head."):
                 fitting[key] = own[key].clone()
