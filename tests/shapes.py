@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import Config, EncoderConfig, FeatureConfig
+from kouling.deploy import state_scales
 
 SMALL_ENCODER = EncoderConfig(
     layers=2,
@@ -55,4 +57,10 @@ def save_random(path: Path, shape: EncoderConfig) -> None:
                 value.uniform_(0.3, 2.0)
     weights = {k: v.half().numpy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     provenance = {"parameters": sum(value.size for value in weights.values()), "accuracy": 0.125}
-    checkpoint.save(path, ModelInfo("tiny", "en", config, units, {"threshold": 0.3}, provenance), weights)
+    info = ModelInfo("tiny", "en", config, units, {"threshold": 0.3}, provenance)
+    scales = {
+        f"state.{block}.{name}": np.full(size, 0.02)
+        for block, own in enumerate(shape.blocks)
+        for name, size in state_scales.sizes(info, own).items()
+    }
+    checkpoint.save(path, info, {**weights, **scales})

@@ -72,10 +72,10 @@ static void change_shape(model_header *m, uint8_t *kinds, uint32_t *random) {
         {&m->kernel, 1, 2, 20},     {&layer->ffn_in, 16, 1, 4},  {&m->stem_channels, 16, 1, 3}, {&m->stem_layers, 1, 0, 2},
         {&m->subsampling, 1, 1, 8}, {&m->lookahead, 1, 0, 16},   {&m->step_frames, 1, 1, 64},  {&m->left_context, 1, 1, 80},
         {&layer->ffn_out, 16, 1, 4}, {&layer->channels, 16, 1, 4}, {&m->head_size, 1, 1, 32},  {&m->attention, 1, 0, 1},
-        {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}, {&m->state, 1, STATE_FLOAT, STATE_BFLOAT16}};
+        {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}, {&m->state, 1, STATE_FLOAT, STATE_INT8}};
     const uint32_t i = draw(random, sizeof fields / sizeof *fields + 6);
     if (i >= sizeof fields / sizeof *fields) {
-        kinds[draw(random, m->linears)] = (uint8_t)draw(random, WEIGHTS_INT4 + 1);
+        kinds[draw(random, m->linears)] = (uint8_t)draw(random, WEIGHTS_SPARSE + 1);
         return;
     }
     const uint32_t before = *fields[i].field;
@@ -91,26 +91,26 @@ static void change_shape(model_header *m, uint8_t *kinds, uint32_t *random) {
 
 /* Another shape: the weights are as many as it needs then, and what lies behind them moves. -> size of the input. */
 static size_t reshape(uint8_t *data, size_t size, size_t room, uint32_t *random) {
-    static _Alignas(MODEL_ALIGN) uint8_t copy[1 << 18]; /* zeros lie behind the file: a reader may look there */
+    static _Alignas(MODEL_ALIGN) uint8_t copy[1 << 17];
     const size_t end = file_end(data, size);
     size_t at, bytes;
     if (!is_model(data, end) || size > sizeof copy / 2 || !find_set(data, end, &at, &bytes)) return size;
-    memset(copy, 0, sizeof copy);
     memcpy(copy, data, end);
     model_header *m = (model_header *)(void *)copy;
-    if (m->weights_at % MODEL_ALIGN || at < MODEL_ALIGN || m->weights_at > at - MODEL_ALIGN || m->text_at < at) return size;
+    if (m->weights_at % MODEL_ALIGN || m->weights_at < sizeof *m || at < MODEL_ALIGN || m->weights_at > at - MODEL_ALIGN || m->text_at < at) return size;
     if (m->layers - 1 >= MOST_LAYERS || m->stem_layers > 7 || m->linears - 1 > MODEL_ALIGN - 1) return size; /* too long a walk */
     change_shape(m, copy + m->weights_at, random);
-    m->file_bytes = UINT32_MAX;
+    /* More of the same, of which the walk looks at what sparse layers keep. */
+    for (size_t k = at; k < sizeof copy; k++) copy[k] = copy[k - (at - m->weights_at)];
+    m->file_bytes = sizeof copy;
     const reader walked = walk_weights(m);
     const size_t moved = size - at;
     if (walked.failed || walked.at > room || moved > room - walked.at) return size;
     memmove(data + walked.at, data + at, moved);
-    for (size_t k = at; k < walked.at; k++) data[k] = data[k - (at - m->weights_at)]; /* more of the same */
-    memcpy(data + m->weights_at, copy + m->weights_at, MODEL_ALIGN);
+    memcpy(data + m->weights_at, copy + m->weights_at, walked.at - m->weights_at);
     const uint32_t by = (uint32_t)(walked.at - at);
     m->commands_at += by, m->text_at += by, m->file_bytes = (uint32_t)end + by;
-    memcpy(data, m, sizeof *m);
+    memcpy(data, m, sizeof *m + MODEL_ALIGN); /* with the shapes of its layers */
     memcpy(data + walked.at + offsetof(commands_header, units), &m->units, sizeof m->units);
     return moved + walked.at;
 }
@@ -144,7 +144,13 @@ static size_t mutate_once(uint8_t *data, size_t size, size_t room, uint32_t *ran
     case 6: /* anything; a model's tables and weights, mostly */
         make_odd(data, 0, end / 4 + 1, end, random);
         return size;
-    case 7: /* bins of the mel triangles, and the first triangles */
+    case 7: /* what the first layer keeps, if it is sparse; bins of the mel triangles, and the first triangles */
+        if (is_model(data, end) && draw(random, 2)) {
+            model_header m;
+            memcpy(&m, data, sizeof m);
+            make_odd(data, (size_t)m.weights_at + MODEL_ALIGN, 32, end, random);
+            return size;
+        }
         make_odd(data, sizeof(model_header) + 4 * (WINDOW_SAMPLES + 4 * 256), 64, end, random);
         return size;
     case 8:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kouling import commands
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN, CommandSet
 from kouling.config import Config, EncoderConfig, FeatureConfig
-from kouling.deploy import model_file
+from kouling.deploy import model_file, state_scales
 from kouling.encoder import Encoder
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -47,6 +48,7 @@ SHAPES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "fine": ("int8", "bfloat16", 16, {"subsampling": 1, "streaming_chunk_size": 3, "streaming_step_size": 3}),
     "pruned": ("int8", "float", 8, {**PRUNED, "attention": "local", "local_frames": 8}),
     "linear": ("int4", "bfloat16", 8, {**PRUNED, "attention": "linear"}),
+    "sparse": ("int8", "int8", 8, {"hidden_size": 32, "stem_channels": 16, "conv_kernel_size": 5}),
     "wide": ("int4", "float", 8, {"hidden_size": 32, "attention_heads": 2, "stem_channels": 32}),
 }
 EAGER = {"threshold": 0.01, "refractory_s": 0.0, "hesitation_s": 0.0}
@@ -73,8 +75,20 @@ def make_model(name: str) -> tuple[ModelInfo, dict[str, Any]]:
         if key.endswith(("running_var", "batch_norm.weight", "distance_bias")):
             value.uniform_(0.3, 2.0)
     state["head.weight"] *= 12
+    if name == "sparse":  # also the very first layer, where the mutator looks
+        state["stem.patch.weight"][:, :, :4] = 0
+        for key, value in state.items():
+            if value.ndim == 2 and key.endswith(".weight") and key != "head.weight":
+                blocks = value.view(-1, 16, value.shape[1] // 4, 4)
+                blocks *= torch.rand(len(blocks), 1, blocks.shape[2], 1) < 0.5
     weights = {key: value.numpy() for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    return ModelInfo(name, "en", config, UNITS, {"threshold": 0.2, "priming_s": 0.1}), weights
+    info = ModelInfo(name, "en", config, UNITS, {"threshold": 0.2, "priming_s": 0.1})
+    scales = {
+        f"{state_scales.PREFIX}{block}.{each}": np.full(size, 0.02)
+        for block, shape in enumerate(config.encoder.blocks)
+        for each, size in state_scales.sizes(info, shape).items()
+    }
+    return info, {**weights, **scales}
 
 
 def make_set(name: str) -> CommandSet:

@@ -12,7 +12,9 @@ void *arena_take(arena *from, size_t count, size_t size) {
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-static size_t remembered_size(const model_header *m) { return m->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float); }
+static size_t remembered_size(const model_header *m) {
+    return m->state == STATE_INT8 ? sizeof(int8_t) : m->state == STATE_BFLOAT16 ? sizeof(uint16_t) : sizeof(float);
+}
 static size_t padded(size_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *memory) {
@@ -167,17 +169,27 @@ static void feed_forward(encoder *e, reader *weights, uint32_t inner, uint32_t f
     multiply_rows(e, &contract, e->wide, frames, e->x, m->width, 1);
 }
 
-/* x into a row of what is remembered, rounded to the nearest bfloat16, half to even, where it is stored as such. */
+/* x into a row of what is remembered, rounded to the nearest number that is stored there, half to even. */
 static void remember(const model_header *m, const float *x, void *rows, uint32_t row, size_t width) {
     const size_t at = row * width;
-    if (m->state == STATE_FLOAT) {
+    switch (m->state) {
+    case STATE_INT8:
+        for (size_t i = 0; i < width; i++) { /* what is no number becomes one */
+            const float above = x[i] > -127.0f ? x[i] : -127.0f, rounded = (above < 127.0f ? above : 127.0f) + ROUND;
+            uint32_t bits;
+            memcpy(&bits, &rounded, sizeof bits);
+            ((int8_t *)rows)[at + i] = (int8_t)(bits & 0xff);
+        }
+        break;
+    case STATE_BFLOAT16:
+        for (size_t i = 0; i < width; i++) {
+            uint32_t bits;
+            memcpy(&bits, x + i, sizeof bits);
+            ((uint16_t *)rows)[at + i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        }
+        break;
+    default:
         memcpy((float *)rows + at, x, width * sizeof(float));
-        return;
-    }
-    for (size_t i = 0; i < width; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        ((uint16_t *)rows)[at + i] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
     }
 }
 
@@ -192,7 +204,7 @@ static void attend_window(encoder *e, block_state *state, const float *bias, uin
         remember(m, query + 2 * width, state->values, row, width);
         const uint32_t window = seen + 1, first = (row + ring - seen) % ring;
         e->level->attend(query, state->keys, state->values, bias, width, heads, window, first, ring, e->scores,
-                         e->h + (size_t)n * width, m->state == STATE_BFLOAT16);
+                         e->h + (size_t)n * width, (int)m->state);
         row = row + 1 == ring ? 0 : row + 1;
         seen = seen < m->left_context ? seen + 1 : seen;
     }
@@ -222,6 +234,7 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
     void *past = e->blocks[layer].past;
     const linear gate = read_linear(weights, 2 * width, m->width);
     const float *taps = read_floats(weights, (size_t)m->kernel * width), *bias = read_floats(weights, width);
+    const float *middle = m->state == STATE_INT8 ? read_floats(weights, width) : NULL; /* what is stored as 0 */
     const linear output = read_linear(weights, m->width, width);
     normalize_rows(e, frames);
     multiply_rows(e, &gate, e->h, frames, e->wide, 2 * width, 0);
@@ -229,9 +242,10 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
     for (uint32_t n = 0; n < frames; n++) {
         float *h = e->h + (size_t)n * width;
         e->level->gate(e->wide + (size_t)n * 2 * width, width, h);
+        for (uint32_t i = 0; middle && i < width; i++) h[i] -= middle[i];
         remember(m, h, past, row, width);
         row = row + 1 == m->kernel ? 0 : row + 1; /* now the oldest */
-        e->level->depthwise(past, taps, bias, width, m->kernel, row, h, m->state == STATE_BFLOAT16);
+        e->level->depthwise(past, taps, bias, width, m->kernel, row, h, (int)m->state);
     }
     multiply_rows(e, &output, e->h, frames, e->x, m->width, 1);
 }

@@ -14,7 +14,7 @@ typedef struct {
 void *arena_take(arena *from, size_t count, size_t size);
 
 typedef struct {
-    /* Floats, or bfloat16 where the model says so; sums are always floats, as bfloat16 would lose what a frame adds to them. */
+    /* Floats, bfloat16 or int8, as the model says; sums are always floats, as rounding would lose what a frame adds to them. */
     void *keys, *values; /* [left_context + 1][attention width] rings, where frame n is in row n % (left_context + 1);
                           * of linear attention the sum of keys [attention width], and of keys times values
                           * [head_size][attention width] */

@@ -11,11 +11,13 @@
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
-/* Of a product of integers: weights, bytes from one block of them to the next, inputs by fours, the weights' sums, rows of
- * inputs `stride` apart; how many rows and blocks; where the sums go. */
+/* Of a product of integers: weights, bytes from one block of them to the next, how many fours of inputs they are for, and
+ * which ones (NULL: all there are), the weights' sums, rows of inputs `stride` apart; how many rows and blocks; where the
+ * sums go. */
 #define TILES_ARGUMENTS                                                                                                \
-    const uint8_t *w, size_t block, uint32_t fours, const int32_t *column_sums, const int8_t *x, size_t stride,        \
-        uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
+    const uint8_t *w, size_t block, uint32_t fours, const uint16_t *kept, const int32_t *column_sums, const int8_t *x, \
+        size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
+#define FOUR(k) (4 * (size_t)(kept ? kept[k] : (k))) /* where the inputs of weights k begin */
 
 KL_INLINE float float_of_half(uint16_t half) {
     const uint32_t bits = (uint32_t)half << 16;
@@ -43,7 +45,7 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
             int32_t sum[LANES] = {0};
             for (uint32_t k = 0; k < fours; k++) {
                 const uint8_t *weights = w + b * block + (size_t)(half ? k / 2 : k) * 64;
-                const int8_t *in = x + r * stride + 4 * (size_t)k;
+                const int8_t *in = x + r * stride + FOUR(k);
                 const int shift = half ? 4 * (k & 1) : 0;
                 for (int i = 0; i < LANES; i++, weights += 4) /* written out: microcontrollers need half as long */
                     sum[i] += weight(weights[0], shift, half) * in[0] + weight(weights[1], shift, half) * in[1] +
@@ -83,7 +85,7 @@ static TARGET KL_ALWAYS void tile_avx2(TILES_ARGUMENTS, const int half) {
         }
         for (uint32_t r = 0; r < rows; r++) {
             int32_t four;
-            memcpy(&four, x + r * stride + 4 * (size_t)k, 4);
+            memcpy(&four, x + r * stride + FOUR(k), 4);
             const __m256i in = _mm256_set1_epi32(four);
             for (int i = 0; i < 2; i++) {
                 const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(in), _mm256_sign_epi8(weights[i], in));
@@ -97,9 +99,9 @@ static TARGET KL_ALWAYS void tile_avx2(TILES_ARGUMENTS, const int half) {
 
 static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
     if (rows == TILE_ROWS)
-        tile_avx2(w, block, fours, column_sums, x, stride, TILE_ROWS, blocks, sums, half);
+        tile_avx2(w, block, fours, kept, column_sums, x, stride, TILE_ROWS, blocks, sums, half);
     else
-        for (uint32_t r = 0; r < rows; r++) tile_avx2(w, block, fours, column_sums, x + r * stride, stride, 1, blocks, sums + r, half);
+        for (uint32_t r = 0; r < rows; r++) tile_avx2(w, block, fours, kept, column_sums, x + r * stride, stride, 1, blocks, sums + r, half);
 }
 
 #include "kernels.inc"
@@ -119,8 +121,10 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #define WIDE VECTORS
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
+#define OWN_SPARSE
 
 static TARGET KL_ALWAYS void tile_vnni(TILES_ARGUMENTS, const int half) {
+    (void)kept; /* sparse.inc has its own */
     __m512i sum[TILE_ROWS][TILE_BLOCKS], surplus[TILE_ROWS];
     for (uint32_t r = 0; r < rows; r++) {
         surplus[r] = _mm512_setzero_si512();
@@ -150,16 +154,16 @@ static TARGET KL_ALWAYS void tile_vnni(TILES_ARGUMENTS, const int half) {
 static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
     if (half) fours = GROUP / 4;
     if (rows == 1 && blocks == 4)
-        tile_vnni(w, block, fours, column_sums, x, stride, 1, 4, sums, half);
+        tile_vnni(w, block, fours, kept, column_sums, x, stride, 1, 4, sums, half);
     else if (rows == 4 && blocks == 4)
-        tile_vnni(w, block, fours, column_sums, x, stride, 4, 4, sums, half);
+        tile_vnni(w, block, fours, kept, column_sums, x, stride, 4, 4, sums, half);
     else if (rows == 4 && blocks == 2)
-        tile_vnni(w, block, fours, column_sums, x, stride, 4, 2, sums, half);
+        tile_vnni(w, block, fours, kept, column_sums, x, stride, 4, 2, sums, half);
     else
         for (uint32_t r = 0; r < rows; r++)
             for (uint32_t b = 0; b < blocks; b++) {
                 int32_t one[TILE_ROWS][TILE_BLOCKS][LANES];
-                tile_vnni(w + b * block, block, fours, half ? NULL : column_sums + b * LANES, x + r * stride, stride, 1, 1, one, half);
+                tile_vnni(w + b * block, block, fours, kept, half ? NULL : column_sums + b * LANES, x + r * stride, stride, 1, 1, one, half);
                 memcpy(sums[r][b], one[0][0], sizeof one[0][0]);
             }
 }
@@ -198,7 +202,7 @@ KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
     for (int i = 0; i < 4; i++) low[i] = high[i] = vdupq_n_s32(0);
     for (uint32_t k = 0; k < fours; k++) {
         int32_t four;
-        memcpy(&four, x + 4 * (size_t)k, 4);
+        memcpy(&four, x + FOUR(k), 4);
         const int8x8_t in = vreinterpret_s8_s32(vdup_n_s32(four));
         for (int i = 0; i < 4; i++) {
             const int8x16_t weights = weights_neon(w, k, i, half);
@@ -234,7 +238,7 @@ static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
         for (int i = 0; i < 4; i++) weights[i] = weights_neon(w, k, i, half);
         for (uint32_t r = 0; r < rows; r++) {
             int32_t four;
-            memcpy(&four, x + r * stride + 4 * (size_t)k, 4);
+            memcpy(&four, x + r * stride + FOUR(k), 4);
             const int8x16_t in = vreinterpretq_s8_s32(vdupq_n_s32(four));
             for (int i = 0; i < 4; i++) sum[r][i] = vdotq_s32(sum[r][i], weights[i], in);
         }
@@ -266,7 +270,7 @@ KL_INLINE void any_tiles_wasm(TILES_ARGUMENTS, const int half) {
     for (int i = 0; i < 4; i++) low[i] = high[i] = wasm_i32x4_splat(0);
     for (uint32_t k = 0; k < fours; k++) {
         int32_t four;
-        memcpy(&four, x + 4 * (size_t)k, 4);
+        memcpy(&four, x + FOUR(k), 4);
         const v128_t in = wasm_i16x8_extend_low_i8x16(wasm_i32x4_splat(four));
         for (int i = 0; i < 4; i++) {
             v128_t weights = wasm_v128_load(w + 64 * (size_t)(half ? k / 2 : k) + 16 * i);

@@ -35,17 +35,17 @@ typedef struct {
     void (*silu)(float *x, size_t count);
     /* y = first half of x, times the sigmoid of its second half */
     void (*gate)(const float *x, uint32_t width, float *y);
-    /* What is remembered, of keys, values and the past, is bfloat16 where `brief` is 1. */
+    /* Keys, values and the past are as `stored` says: STATE_FLOAT, STATE_BFLOAT16 or STATE_INT8. */
     /* One query against `window` keys and values, the oldest at row `first` of a ring of `ring` rows. bias: of every
      * distance, the farthest first, and every head. */
     void (*attend)(const float *query, const void *keys, const void *values, const float *bias, uint32_t width,
-                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, float *scores, float *y, int brief);
+                   uint32_t heads, uint32_t window, uint32_t first, uint32_t ring, float *scores, float *y, int stored);
     /* One frame of linear attention. query_key_value: [3][width], in which queries and keys are changed. What is remembered,
      * `keys` [width] and `values` [width / heads][width], is first multiplied by what is `kept` of each head. */
     void (*recall)(float *query_key_value, const float *kept, uint32_t width, uint32_t heads, float *keys, float *values, float *y);
     /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the weights of their age) */
     void (*depthwise)(const void *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
-                      uint32_t first, float *y, int brief);
+                      uint32_t first, float *y, int stored);
     /* y = ln of softmax(x). x may be read up to the next multiple of 16. */
     void (*log_softmax)(const float *x, uint32_t count, float *y);
 } kernels;

@@ -59,6 +59,9 @@ KL_INLINE lanes lanes_min(lanes a, lanes b) {
 }
 KL_INLINE lanes lanes_abs(lanes a) { return (lanes)((ints)a & 0x7fffffff); }
 #define lanes_of_ints(p) __builtin_convertvector(*(const ints_at *)(const void *)(p), lanes)
+/* int8 -> floats */
+#define lanes_of_bytes_by_halves(p) \
+    __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(*(const bytes_at *)(const void *)(p), shorts), ints), lanes)
 /* bfloat16 -> floats */
 #define lanes_of_halves(p) ((lanes)(__builtin_convertvector(*(const halves_at *)(const void *)(p), wholes) << 16))
 /* The bits of `x` plus `n` * 2^23: x * 2^n where neither leaves the range of floats. */
@@ -140,6 +143,7 @@ KL_INLINE lanes lanes_max(lanes a, lanes b) { KL_EACH(a.v[i] < b.v[i] ? b.v[i] :
 KL_INLINE lanes lanes_min(lanes a, lanes b) { KL_EACH(b.v[i] < a.v[i] ? b.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_abs(lanes a) { KL_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]); }
 KL_INLINE lanes lanes_of_ints(const int32_t *p) { KL_EACH((float)p[i]); }
+KL_INLINE lanes lanes_of_bytes_by_halves(const int8_t *p) { KL_EACH((float)p[i]); }
 KL_INLINE lanes lanes_of_halves(const uint16_t *p) { KL_EACH(bits_float((int32_t)((uint32_t)p[i] << 16))); }
 KL_INLINE lanes lanes_scale(lanes x, lanes n) {
     KL_EACH(bits_float((int32_t)((uint32_t)float_bits(x.v[i]) + ((uint32_t)float_bits(n.v[i]) << 23))));

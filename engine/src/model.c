@@ -51,12 +51,22 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
     found.fours = (inputs + 3) / 4;
     found.blocks = (outputs + 15) / 16;
     const size_t columns = (size_t)found.blocks * 16;
+    size_t kept;
     switch (from->failed ? WEIGHTS_FLOAT : *from->kinds++) {
     case WEIGHTS_FLOAT:
         found.floats = read_floats(from, columns * inputs);
         break;
     case WEIGHTS_INT8:
         found.weights = take(from, columns * found.fours * 4, 1);
+        found.scale = read_floats(from, columns);
+        found.sums = take(from, columns, sizeof(int32_t));
+        break;
+    case WEIGHTS_SPARSE:
+        from->failed |= inputs > SPARSE_MOST_INPUTS;
+        found.first_kept = take(from, (size_t)found.blocks + 1, sizeof(uint32_t));
+        kept = found.first_kept ? found.first_kept[found.blocks] : 0;
+        found.kept = take(from, kept, sizeof(uint16_t));
+        found.weights = take(from, kept, 64);
         found.scale = read_floats(from, columns);
         found.sums = take(from, columns, sizeof(int32_t));
         break;
@@ -125,26 +135,44 @@ static int tables_fit(const model_header *m) {
     return !from.failed && from.at == m->weights_at;
 }
 
+/* What a sparse layer keeps lies within its inputs, no four of them twice: no more than int32 can add up. */
+static int kept_fit(const linear *w) {
+    if (w->first_kept[0]) return 0;
+    for (uint32_t b = 0; b < w->blocks; b++) {
+        const uint32_t first = w->first_kept[b], end = w->first_kept[b + 1];
+        if (end < first || end > w->first_kept[w->blocks]) return 0;
+        for (uint32_t i = first; i < end; i++)
+            if (w->kept[i] >= w->fours || (i > first && w->kept[i] <= w->kept[i - 1])) return 0;
+    }
+    return 1;
+}
+
+static void pass_linear(reader *from, uint32_t outputs, uint32_t inputs) {
+    const linear passed = read_linear(from, outputs, inputs);
+    if (!from->failed && passed.kept) from->failed = !kept_fit(&passed);
+}
+
 reader walk_weights(const model_header *m) {
     const uint32_t width = m->width, channels = m->stem_channels;
     reader from = model_weights(m);
-    read_linear(&from, channels, 5 * (m->lookahead + m->subsampling));
-    for (uint32_t i = 0; i < m->stem_layers + 1; i++) read_linear(&from, channels, 3 * channels);
-    read_linear(&from, width, channels * (m->mels / 4));
+    pass_linear(&from, channels, 5 * (m->lookahead + m->subsampling));
+    for (uint32_t i = 0; i < m->stem_layers + 1; i++) pass_linear(&from, channels, 3 * channels);
+    pass_linear(&from, width, channels * (m->mels / 4));
     read_floats(&from, width), read_floats(&from, width);
     for (uint32_t i = 0; i < m->layers; i++) {
         const layer_shape *layer = &model_layers(m)[i];
         const uint32_t attended = attention_width(m, i), convolved = layer->channels;
-        read_linear(&from, layer->ffn_in, width), read_linear(&from, width, layer->ffn_in);
-        read_linear(&from, 3 * attended, width), read_linear(&from, width, attended);
+        pass_linear(&from, layer->ffn_in, width), pass_linear(&from, width, layer->ffn_in);
+        pass_linear(&from, 3 * attended, width), pass_linear(&from, width, attended);
         read_floats(&from, m->attention == ATTENTION_LINEAR ? layer->heads : (size_t)layer->heads * (m->left_context + 1));
-        read_linear(&from, 2 * convolved, width);
+        pass_linear(&from, 2 * convolved, width);
         read_floats(&from, (size_t)m->kernel * convolved), read_floats(&from, convolved);
-        read_linear(&from, width, convolved);
-        read_linear(&from, layer->ffn_out, width), read_linear(&from, width, layer->ffn_out);
+        if (m->state == STATE_INT8) read_floats(&from, convolved);
+        pass_linear(&from, width, convolved);
+        pass_linear(&from, layer->ffn_out, width), pass_linear(&from, width, layer->ffn_out);
         read_floats(&from, width), read_floats(&from, width);
     }
-    read_linear(&from, m->units, width);
+    pass_linear(&from, m->units, width);
     return from;
 }
 
@@ -176,7 +204,7 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && (m->attention == ATTENTION_LINEAR ? !m->left_context : within(m->left_context, 1, 4096, 1)) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_BFLOAT16 && m->log_scale > 0 &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_INT8 && m->log_scale > 0 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     if (!shape) return KOULING_CORRUPT;
     const uint32_t layers_end = (uint32_t)(sizeof(model_header) + m->layers * sizeof(layer_shape));

@@ -10,10 +10,12 @@
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
 #define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
-enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
+enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_SPARSE = 3 }; /* of each linear layer, in a table before them all */
 enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
-enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
+enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1, STATE_INT8 = 2 }; /* the upper half of a float's bits; whole numbers, whose
+                                                                * scales are in the weights before and behind */
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
+#define SPARSE_MOST_INPUTS 4096 /* of a sparse layer: kernels may turn rows of them into something else beforehand */
 
 /* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */
 typedef struct {
@@ -46,15 +48,18 @@ uint32_t checksum(const uint8_t *bytes, size_t count);
 /* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
  * four weights of each output, so that sixteen products of four are one instruction where there is one. Of int4 weights,
  * to which 8 is added, 64 bytes hold those of eight inputs, the first four in their lower halves; inputs that fill up the
- * last group have weights of 0, and may be any bytes. */
+ * last group have weights of 0, and may be any bytes. Sparse are int8 weights without those blocks, of 16 outputs and four
+ * inputs, that are all 0. */
 typedef struct {
     uint32_t inputs;
     uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
     uint32_t groups;            /* int4: inputs / GROUP, rounded up */
-    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4] */
+    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4]; sparse: [kept][16][4] */
+    const uint32_t *first_kept; /* sparse: [blocks + 1] where what is kept of each block begins */
+    const uint16_t *kept;       /* sparse: which fours of inputs, ascending in each block; else NULL */
     const int8_t *multipliers;  /* int4: [blocks][groups][16] of a group's sum, else NULL */
     const float *scale;         /* [blocks * 16] */
-    const int32_t *sums;        /* int8: [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
+    const int32_t *sums;        /* int8, sparse: [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
     const float *floats;        /* float: [blocks][inputs][16], else NULL */
     const float *bias;          /* [blocks * 16] */
 } linear;

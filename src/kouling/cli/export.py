@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
     )
     send.add_argument(
         "--state",
-        choices=["float", "bfloat16"],
+        choices=["float", "bfloat16", "int8"],
         help="engine: how a stream stores what it remembers; float if left out",
     )
     send.add_argument("-o", "--output", type=Path, required=True)

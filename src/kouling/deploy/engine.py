@@ -98,10 +98,11 @@ def export(
 ) -> None:
     """Write a checkpoint as a model file of the engine, with the commands that it listens for: those of a TOML file, or
     every word of the model. weights: "int8", "int4" or "float", the checkpoint's own if left out (see
-    `model_file.pack`); state, what a stream remembers: "float" or "bfloat16".
+    `model_file.pack`); state, what a stream remembers: "float", "bfloat16", or "int8" where the checkpoint has its
+    scales (`state_scales.measure`).
 
-    Raises: ValueError where the checkpoint or the command set is unusable, or the model's shape is none that the engine
-    runs; OSError where the file cannot be written.
+    Raises: ValueError where the checkpoint or the command set is unusable, the model's shape is none that the engine
+    runs, or there are no scales; OSError where the file cannot be written.
     """
     info, tensors = checkpoint.load(checkpoint_path)
     chosen = commands.load(command_set, info.units) if command_set else commands.every_unit(info.units)

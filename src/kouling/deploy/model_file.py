@@ -2,8 +2,8 @@
 
 `docs/model-file.md` describes the format; `engine/src/model.h` is its other half. What can be folded is: the gains and
 biases of normalisations into the linear layers behind them, batch normalisation into the depthwise convolution, the
-half of the feed-forward modules and the scale of the scores into weights. What the engine takes sixteen at a time is
-filled up with heads and channels that are always 0.
+half of the feed-forward modules, the scale of the scores and the scales of a state in int8 into weights. What the
+engine takes sixteen at a time is filled up with heads and channels that are always 0.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from kouling.checkpoint import ModelInfo
 from kouling.commands import UNKNOWN, CommandSet
 from kouling.config import BlockShape, EncoderConfig
 from kouling.decoder import DEFAULT_ONSET_S
-from kouling.deploy import grid
+from kouling.deploy import grid, state_scales
 from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded
+from kouling.deploy.state_scales import StateScales
 from kouling.features import mel_filters, povey_window
 from kouling.recognizer import decoder_of, overlay_decoder
 
@@ -36,7 +37,10 @@ COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
 SCHEMES = {"float": 0, "int8": 1, "int4": 2}
 ATTENTIONS = {"windowed": 0, "local": 0, "linear": 1}  # a local window is one that is short
-STATES = {"float": 0, "bfloat16": 1}
+STATES = {"float": 0, "bfloat16": 1, "int8": 2}
+SPARSE = 3  # how an int8 layer is stored whose zeros come in blocks; beside the SCHEMES, which are asked for
+SPARSE_LEAST_ZEROS = 0.25  # of all blocks: with fewer, a product takes no less time than with all of them
+SPARSE_MOST_INPUTS = 4096
 MAX_WINDOW = 64
 
 Floats = NDArray[np.float64]
@@ -52,7 +56,8 @@ def pack(
     """The model file as bytes. scheme: of the weights, the checkpoint's own if left out: int4 for layers with a grid
     and int8 for the rest; state: of what attention and convolution remember.
 
-    Raises: ValueError where the model's shape is none that the engine runs, or a grid does not fit its layer.
+    Raises: ValueError where the model's shape is none that the engine runs, a grid does not fit its layer, or there are
+    no scales of an int8 state.
     """
     if scheme is not None and scheme not in SCHEMES:
         raise ValueError(f"weights are {scheme!r}; allowed: {', '.join(SCHEMES)}")
@@ -65,8 +70,10 @@ def pack(
     packer = _Packer({k: v.astype(np.float64) for k, v in weights.items()}, scheme or "int8", grids)
     packer.stem(encoder.stem_layers)
     stored = stored_shapes(encoder)
-    for index, shapes in enumerate(zip(encoder.blocks, stored, strict=True)):
-        packer.block(f"blocks.{index}", *shapes, encoder.attention)
+    whole = state == "int8"
+    remembered = state_scales.of_checkpoint(info, weights) if whole else list(map(state_scales.none, encoder.blocks))
+    for index, shapes in enumerate(zip(encoder.blocks, stored, remembered, strict=True)):
+        packer.block(f"blocks.{index}", *shapes, encoder.attention, whole)
     # The head costs next to nothing and its errors go straight into the result.
     packer.linear(*packer.layer("head"), scheme="float")
     body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
@@ -85,8 +92,8 @@ def pack(
     ]
     sections = (tables_at, weights_at, commands_at, len(own), text_at, len(text))
     priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
-    scales = (features.log_floor, features.log_scale)
-    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I2I", *fields, *scales, *sections, priming, STATES[state])
+    log = (features.log_floor, features.log_scale)
+    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I2I", *fields, *log, *sections, priming, STATES[state])
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
@@ -200,6 +207,17 @@ def round_to_int4(weight: Floats, on: Grid | None = None) -> tuple[NDArray[np.in
     return grid.numbers(weight, on), on.multipliers, on.scale.astype(np.float64)
 
 
+def _without_zeros(blocks: NDArray[np.int8]) -> list[bytes] | None:
+    """blocks: (O / 16, I / 4, 16, 4) -> the parts of a sparse layer, or None where there is little to leave out."""
+    kept = blocks.any(axis=(2, 3))
+    if 4 * kept.shape[1] > SPARSE_MOST_INPUTS or kept.mean() > 1 - SPARSE_LEAST_ZEROS:
+        return None
+    first = np.cumsum([0, *kept.sum(axis=1)]).astype("<u4")
+    parts = [first.tobytes(), np.nonzero(kept)[1].astype("<u2").tobytes(), blocks[kept].tobytes()]
+    smaller = sum(len(_aligned(part)) for part in parts) < len(_aligned(blocks.tobytes()))
+    return parts if smaller else None
+
+
 class _Packer:
     """Weights in, parts of the file out, in the order of a step."""
 
@@ -246,7 +264,10 @@ class _Packer:
         elif scheme == "int8":
             scale = np.maximum(np.abs(whole).max(axis=1), 1e-12) / 127
             rounded = np.rint(whole / scale[:, None]).astype(np.int8)
-            self.parts.append(rounded.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3).tobytes())
+            blocks = rounded.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3)
+            if sparse := _without_zeros(blocks):
+                self.kinds[-1] = SPARSE
+            self.parts += sparse or [blocks.tobytes()]
             self.floats(scale)
             self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
         else:
@@ -274,25 +295,30 @@ class _Packer:
         (weight, bias), order = self.layer(name), grid.input_order(self.weights, name)
         return grid.packed(weight, order)[:, : len(order)], bias
 
-    def block(self, name: str, shape: BlockShape, stored: BlockShape, attention: str) -> None:
-        """shape: of what is there, to be filled up to what is stored. attention: its kind."""
+    def block(
+        self, name: str, shape: BlockShape, stored: BlockShape, scales: StateScales, attention: str, whole: bool
+    ) -> None:
+        """shape: of what is there, to be filled up to what is stored. scales: what is remembered is divided by them,
+        and what reads it multiplied. attention: its kind. whole: whether whole numbers are remembered."""
         self.feed_forward(f"{name}.feed_forward_in", stored.ffn_in)
         weight, bias = self.after_norm(f"{name}.attention.norm", f"{name}.attention.query_key_value")
-        scale = np.ones(3 * shape.attention_width)
+        factors = (1.0, 1.0, 1.0)
         if attention != "linear":
-            scale[: shape.attention_width] = shape.head_size**-0.5
+            factors = (shape.head_size**-0.5 * scales.keys, 1 / scales.keys, 1 / scales.values)
+        scale = np.repeat(factors, shape.attention_width)
         width = stored.attention_width
         on = self.grid_of(f"{name}.attention.query_key_value", scale, 3, width)
         self.linear(_more_in_each(weight * scale[:, None], 3, width), _more_in_each(bias * scale, 3, width), on=on)
         weight, bias = self.layer(f"{name}.attention.output")
-        self.linear(_more_columns(weight, width), bias, on=self.grid_of(f"{name}.attention.output"))
+        on = self.grid_of(f"{name}.attention.output", scales.values)
+        self.linear(_more_columns(weight * scales.values, width), bias, on=on)
         if attention == "linear":
             kept = 1 / (1 + np.exp(-self.weights[f"{name}.attention.decay"]))
             self.floats(_more_rows(kept, stored.heads))
         else:
             distances = self.weights[f"{name}.attention.distance_bias"].T[::-1]  # the farthest first
             self.floats(_more_columns(distances, stored.heads))
-        self.convolution(f"{name}.convolution", stored.channels)
+        self.convolution(f"{name}.convolution", stored.channels, scales, whole)
         self.feed_forward(f"{name}.feed_forward_out", stored.ffn_out)
         for values in self.layer(f"{name}.norm"):
             self.floats(values)
@@ -303,15 +329,20 @@ class _Packer:
         weight, bias = self.layer(f"{name}.contract")
         self.linear(_more_columns(weight, inner) / 2, bias / 2, on=self.grid_of(f"{name}.contract", 0.5))
 
-    def convolution(self, name: str, channels: int) -> None:
+    def convolution(self, name: str, channels: int, scales: StateScales, whole: bool) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.gate")
-        on = self.grid_of(f"{name}.gate", 1.0, 2, channels)
+        factor = np.concatenate([1 / scales.conv, np.ones_like(scales.conv)])  # of what is let through; of what lets it
+        on = self.grid_of(f"{name}.gate", factor, 2, channels)
+        weight, bias = weight * factor[:, None], bias * factor
         self.linear(_more_in_each(weight, 2, channels), _more_in_each(bias, 2, channels), on=on)
         taps, bias = self.layer(f"{name}.depthwise")  # (C, 1, K)
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
         factor = gain / np.sqrt(variance + 1e-5)
-        self.floats(_more_rows(taps[:, 0] * factor[:, None], channels).T)
-        self.floats(_more_rows((bias - mean) * factor + shift, channels))
+        taps = taps[:, 0] * factor[:, None]
+        self.floats(_more_rows(taps * scales.conv[:, None], channels).T)
+        self.floats(_more_rows((bias - mean) * factor + shift + scales.middle * taps.sum(axis=1), channels))
+        if whole:
+            self.floats(_more_rows(scales.middle / scales.conv, channels))
         weight, bias = self.layer(f"{name}.output")
         self.linear(_more_columns(weight, channels), bias, on=self.grid_of(f"{name}.output"))

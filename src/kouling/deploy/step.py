@@ -14,16 +14,20 @@ from torch import Tensor, nn
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.deploy.grid import without_grids
+from kouling.deploy.state_scales import without_scales
 from kouling.encoder import BlockState, Encoder, EncoderState
 
 
 def build(info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> Encoder:
-    """The encoder of a checkpoint, for evaluation, float32; int4 grids, on which its weights lie, are of no use here.
-    Raises: ValueError where weights do not fit the config."""
+    """The encoder of a checkpoint, for evaluation, float32; int4 grids, on which its weights lie, and the scales of an
+    int8 state are of no use here.
+
+    Raises: ValueError where weights do not fit the config.
+    """
     encoder = Encoder(info.config, len(info.units))
     tensors = {
         key: torch.from_numpy(np.asarray(value, dtype=np.float32 if value.dtype == np.float16 else value.dtype))
-        for key, value in without_grids(weights).items()
+        for key, value in without_scales(without_grids(weights)).items()
     }
     expected = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
     shapes = [{key: value.shape for key, value in each.items()} for each in (expected, tensors)]

@@ -12,7 +12,7 @@ from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer
 
 ALIGN = 64
 STATE_AT = 112  # in the header: how a stream stores what it remembers
-HALF_BYTES = 2  # of a bfloat16
+STATE_BYTES = {model_file.STATES[name]: size for name, size in (("float", FLOAT_BYTES), ("bfloat16", 2), ("int8", 1))}
 LANES = 16
 GROUP = 32  # inputs of an int4 layer that share a multiplier
 NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES = 40, 48, 8  # node_state and candidate of decoder.h
@@ -72,7 +72,7 @@ def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dic
     wide = max(padded(units), *widest)
     lot = 0 if linear else max(_lot(each.heads) for each in shapes)
     (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
-    number = HALF_BYTES if state_kind == model_file.STATES["bfloat16"] else FLOAT_BYTES
+    number = STATE_BYTES[state_kind]
     row = FLOAT_BYTES if linear else number  # sums are always float32
     keys, values = (context, encoder.head_size) if linear else (context, context)
     names = ("sum of keys", "sums of keys times values") if linear else ("keys of the past", "values of the past")
@@ -137,31 +137,54 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
     width, channels = encoder.hidden_size, padded(encoder.stem_channels)
     (weights_at,) = struct.unpack_from("<I", file, 88)
     (linears,) = struct.unpack_from("<I", file, 20)
+    (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
     kinds = iter(file[weights_at : weights_at + linears])
+    at = weights_at + _aligned(linears)
+
+    def part(size: int) -> int:
+        nonlocal at
+        at += _aligned(size)
+        return _aligned(size)
+
+    def floats(count: int) -> int:
+        return part(FLOAT_BYTES * count)
 
     def linear(outputs: int, inputs: int) -> int:
-        columns, kind = -(-outputs // LANES) * LANES, next(kinds)
-        if kind == 0:
-            return _floats(columns * inputs) + _floats(columns)
-        if kind == 1:
-            return _aligned(columns * -(-inputs // 4) * 4) + 3 * _floats(columns)
-        groups = -(-inputs // GROUP)
-        return _aligned(columns * groups * GROUP // 2) + _aligned(columns * groups) + 2 * _floats(columns)
+        columns, kind = padded(outputs), next(kinds)
+        blocks, fours, groups = columns // LANES, -(-inputs // 4), -(-inputs // GROUP)
+        if kind == model_file.SCHEMES["float"]:
+            return floats(columns * inputs) + floats(columns)
+        if kind == model_file.SCHEMES["int8"]:
+            return part(columns * fours * 4) + sum(floats(columns) for _ in range(3))
+        if kind == model_file.SPARSE:
+            (kept,) = struct.unpack_from("<I", file, at + 4 * blocks)
+            return (
+                part(4 * (blocks + 1))
+                + part(2 * kept)
+                + part(4 * LANES * kept)
+                + sum(floats(columns) for _ in range(3))
+            )
+        return part(columns * groups * GROUP // 2) + part(columns * groups) + floats(columns) + floats(columns)
 
-    norm = 2 * _floats(width)
+    def norm() -> int:
+        return floats(width) + floats(width)
+
     yield (0, "patch"), linear(channels, 5 * (encoder.lookahead + encoder.subsampling))
     if encoder.stem_layers:
         yield (0, "deepen"), sum(linear(channels, 3 * channels) for _ in range(encoder.stem_layers))
     yield (0, "mix"), linear(channels, 3 * channels)
-    yield (0, "project"), linear(width, channels * (mels // 4)) + norm
+    yield (0, "project"), linear(width, channels * (mels // 4)) + norm()
     for block, shape in enumerate(model_file.stored_shapes(encoder), 1):
         yield (block, "feed-forward in"), linear(shape.ffn_in, width) + linear(width, shape.ffn_in)
         attention = linear(3 * shape.attention_width, width) + linear(width, shape.attention_width)
         distances = 1 if encoder.attention == "linear" else encoder.left_context + 1  # or what is kept of each head
-        yield (block, "attention"), attention + _floats(shape.heads * distances)
-        taps = _floats(encoder.conv_kernel_size * shape.channels) + _floats(shape.channels)
-        yield (block, "convolution"), linear(2 * shape.channels, width) + taps + linear(width, shape.channels)
-        yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm
+        yield (block, "attention"), attention + floats(shape.heads * distances)
+        gate = linear(2 * shape.channels, width)
+        taps = floats(encoder.conv_kernel_size * shape.channels) + floats(shape.channels)
+        if state_kind == model_file.STATES["int8"]:
+            taps += floats(shape.channels)
+        yield (block, "convolution"), gate + taps + linear(width, shape.channels)
+        yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm()
     yield (0, "head"), linear(len(info.units), width)
 
 

@@ -27,6 +27,7 @@ from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
 from kouling.deploy.grid import without_grids
+from kouling.deploy.state_scales import without_scales
 from kouling.encoder import Encoder, EncoderState, Window
 from kouling.train import int4, precision
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
@@ -385,7 +386,7 @@ def start_from(model: Encoder, units: Sequence[str], paths: Sequence[Path]) -> N
             if not key.endswith("num_batches_tracked"):
                 raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
         fitting = dict(own)
-        for key, value in without_grids(weights).items():
+        for key, value in without_scales(without_grids(weights)).items():
             tensor = torch.from_numpy(value.astype(np.float32))
             if key.startswith("head."):
                 fitting[key] = own[key].clone()
