@@ -83,6 +83,11 @@ def test_a_finished_run_is_read_again_and_another_is_refused(
         (["--memory", "1MB", "--epochs", "0"], "--epochs is 0; allowed: 1 or more"),
         (["--memory", "1MB", "--target", "toaster"], "--target is 'toaster'; int8 and int4 weights run on: engine"),
         (["--memory", "1MB", "--data", "x"], "--data without --recipe"),
+        (["--memory", "1MB", "--teacher", "en-base"], "--teacher and --keep-scenes go with --recipe"),
+        (
+            ["--memory", "1MB", "--candidate", "x"],
+            "no candidate 'x' keeps the budget; allowed: whole-int8-float, whole-",
+        ),
         (["--memory", "1MB", "--recipe", "no.toml"], "no.toml"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -112,7 +117,7 @@ def trained(
     recipe = tiny_recipe(config=shape)
     out = tmp_path_factory.mktemp("trained")
     Trainer(recipe, [data], out, cache).run()
-    return out / "model.safetensors", Data(recipe, [data], cache)
+    return out / "model.safetensors", Data(recipe, [data], cache, out / "model.safetensors")
 
 
 def carried_out(

@@ -27,9 +27,14 @@ def add(verbs: Any) -> None:
     press.add_argument("--recipe", type=Path, help="recipe whose data is trained, calibrated and verified on")
     press.add_argument("--data", type=Path, action="append", help="folder of the data (KOULING_DATA, else ./data)")
     press.add_argument("--epochs", type=int, default=6, help="of fine-tuning; a student gets six times as many (6)")
+    press.add_argument("--teacher", metavar="M", help="model to learn from; MODEL itself if left out")
+    press.add_argument("--candidate", metavar="NAME", help="carry out just this one; the report lists their names")
     press.add_argument("--seed", type=int, default=0, help="the same seed makes the same model (%(default)s)")
     press.add_argument("--target", default="engine", metavar="T", help="what the model is for: engine (%(default)s)")
     press.add_argument("-o", "--out", type=Path, help="folder of the result (runs/NAME-compressed)")
+    press.add_argument(
+        "--keep-scenes", type=Path, metavar="DIR", help="as in training; in the result's folder if left out"
+    )
     press.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
     press.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
 
@@ -64,12 +69,18 @@ def run(options: argparse.Namespace) -> int:
     folders = options.data or ([Path(p) for p in given.split(os.pathsep)] if given else [Path("data"), Path(".")])
     if options.data and not options.recipe:
         raise ValueError("--data without --recipe; give the recipe whose recordings these are")
-    data = Data(recipe.load(options.recipe), folders, options.cache) if options.recipe else None
+    if options.recipe:
+        teacher = checkpoint_of(options.teacher) if options.teacher else path
+        data = Data(recipe.load(options.recipe), folders, options.cache, teacher, options.keep_scenes)
+    elif options.teacher or options.keep_scenes:
+        raise ValueError("--teacher and --keep-scenes go with --recipe: without one nothing is trained")
+    else:
+        data = None
     budget = Budget(memory_bytes, latency_ms, options.at, options.max_loss)
     out = writable_folder(options.out or Path("runs") / f"{path.parent.name}-compressed")
     work = Compression(path, budget, out, data, options.epochs, options.seed)
     try:
-        work.run(show.errors.print, show.progress)
+        work.run(show.errors.print, show.progress, options.candidate)
     except KeyboardInterrupt:
         return complain(f"stopped; the same command goes on in {out}", 130)
     except FileNotFoundError:

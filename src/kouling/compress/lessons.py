@@ -29,20 +29,24 @@ STUDENT_RATE, FINE_RATE = 1.5e-3, 3e-4  # learning rates at their peak
 
 @dataclass(frozen=True)
 class Data:
-    """A recipe, and where its recordings lie."""
+    """A recipe, where its recordings lie, and who teaches."""
 
     recipe: Recipe
     folders: Sequence[Path]
     cache: Path
+    teacher: Path  # checkpoint
+    kept: Path | None = None  # folder of drawn scenes, if they are shared with other runs
 
 
 class Lessons:
-    """The recordings of a recipe, loaded once; drawn scenes are kept in `kept` for all training of a compression."""
+    """The recordings of a recipe, loaded once; drawn scenes are kept for all training of a compression."""
 
-    def __init__(self, data: Data, kept: Path, epochs: int, seed: int) -> None:
-        """epochs: of fine-tuning. Raises: ValueError where data is missing, or the recipe has no validation clips of
-        words."""
-        self.data, self.kept, self.epochs, self.seed = data, kept, epochs, seed
+    def __init__(self, data: Data, work: Path, epochs: int, seed: int) -> None:
+        """work: folder for drawn scenes that are not shared. epochs: of fine-tuning. Raises: ValueError where data is
+        missing, or the recipe has no validation clips of words."""
+        self.data, self.epochs, self.seed = data, epochs, seed
+        self.kept = data.kept or work / "scenes"
+        self.taught = f"taught by {data.teacher.parent.name}"
         self.recipe = replace(data.recipe, seed=data.recipe.seed + seed)
         units = (BLANK, UNKNOWN, *data.recipe.units)
         self.scenes = SceneMaker(self.recipe, units, data.folders, data.cache)
@@ -64,22 +68,22 @@ class Lessons:
         some = [_first(each, RANKED_SCENES) for each in drawn]
         return losses.scene_losses(self.recipe, some)
 
-    def fine_tune(self, initial: Path, teacher: Path, folder: Path, weights: str = "float") -> tuple[Path, str]:
+    def fine_tune(self, initial: Path, folder: Path, weights: str = "float") -> tuple[Path, str]:
         """Go on from a checkpoint, its weights float or on int4 grids -> the checkpoint, and what was done."""
         info = checkpoint.load_info(initial)
-        recipe = recipe_for(self.recipe, info, initial, teacher, self.epochs, FINE_RATE)
+        recipe = recipe_for(self.recipe, info, initial, self.data.teacher, self.epochs, FINE_RATE)
         recipe = replace(recipe, training=replace(recipe.training, weights=weights, compile=False))
-        taught = f"{self.epochs} epochs, the whole model as teacher"
+        taught = f"{self.epochs} epochs, {self.taught}"
         return self._train(recipe, folder), taught if weights == "float" else f"{taught}, weights on int4 grids"
 
-    def teach(self, info: ModelInfo, teacher: Path, folder: Path) -> tuple[Path, str]:
+    def teach(self, info: ModelInfo, folder: Path) -> tuple[Path, str]:
         """A student of that shape from nothing -> the checkpoint, and what was done."""
         epochs = STUDENT_EPOCHS * self.epochs
-        recipe = recipe_for(self.recipe, info, teacher, teacher, epochs, STUDENT_RATE)
+        recipe = recipe_for(self.recipe, info, self.data.teacher, self.data.teacher, epochs, STUDENT_RATE)
         training = replace(recipe.training, warmup_epochs=1.5, weight_decay=0.02, dropout=0.0)
         augment = replace(recipe.augment, time_masks_per_s=0.5, mel_mask_bands=8)  # it has no room to spare
         recipe = replace(recipe, initial=[], training=training, augment=augment)
-        return self._train(recipe, folder), f"{epochs} epochs, the whole model as teacher"
+        return self._train(recipe, folder), f"{epochs} epochs, {self.taught}"
 
     def _train(self, recipe: Recipe, folder: Path) -> Path:
         path = folder / "model.safetensors"

@@ -58,20 +58,25 @@ class Compression:
         self.considered: list[Candidate] = []
         self._remember_settings()
 
-    def run(self, report: Callable[[str], None], progress: Progress) -> None:
-        """Plan, carry out, verify, write. report: gets a line for what was done.
+    def run(self, report: Callable[[str], None], progress: Progress, only: str | None = None) -> None:
+        """Plan, carry out, verify, write. report: gets a line for what was done. only: the one candidate to carry out.
 
-        Raises: ValueError where no candidate keeps the budget; OSError on a full disk.
+        Raises: ValueError where no candidate keeps the budget, or there is none of that name; OSError on a full disk.
         """
         found = plan.candidates(self.info)
         with progress("pricing candidates", len(found)) as advance:
             self.considered = list(plan.priced(self.info, found, self.budget.frames, advance))
         fitting = plan.choose(self.considered, self.budget, self.data is not None)
+        if only:
+            names = [each.name for each in fitting]
+            if only not in names:
+                raise ValueError(f"no candidate {only!r} keeps the budget; allowed: {', '.join(names)}")
+            fitting = [fitting[names.index(only)]]
         report(
             f"{len(fitting)} of {len(self.considered)} candidates keep the budget; the gentlest is {fitting[0].name}"
         )
         if self.data:
-            self.lessons = Lessons(self.data, self.work / "scenes", self.epochs, self.seed)
+            self.lessons = Lessons(self.data, self.work, self.epochs, self.seed)
         begun = [self._stage(self.path, "as trained", "float32 weights and state", ("float", "float"))]
         if fitting[0].name != "whole-int8-float":
             begun.append(
@@ -142,11 +147,11 @@ class Compression:
             path = self._pruned(candidate, folder / "pruned.safetensors")
             said = f"{candidate.share:.0%} of heads, units and channels removed for good"
             stages.append(self._stage(path, f"{candidate.shape}, cut", said, int8))
-            path, said = self._lessons.fine_tune(path, self.path, folder / "tuned")
+            path, said = self._lessons.fine_tune(path, folder / "tuned")
             stages.append(self._stage(path, f"{candidate.shape}, tuned", said, int8))
         elif candidate.kind != KEPT:
             shape = replace(self.info, name=f"{self.info.name}-{candidate.shape}", config=candidate.config)
-            path, said = self._lessons.teach(shape, self.path, folder / "taught")
+            path, said = self._lessons.teach(shape, folder / "taught")
             stages.append(self._stage(path, f"{candidate.shape}, taught", said, int8))
         if candidate.weights != "int4":
             if candidate.kind == KEPT or candidate.state != "float":
@@ -159,7 +164,7 @@ class Compression:
         if lost is None or lost <= ENOUGH:
             return stages
         report(f"{candidate.name}: rounding lost {lost:.2f} points; training makes good for it")
-        tuned, said = self._lessons.fine_tune(rounded, self.path, folder / "on-grids", "int4")
+        tuned, said = self._lessons.fine_tune(rounded, folder / "on-grids", "int4")
         stages.append(self._stage(tuned, f"{candidate.name}, tuned", said, ("int4", candidate.state)))
         if (stages[-1].right or 0) < (stages[-2].right or 0):  # training is no promise
             return stages[:-1]
@@ -205,6 +210,7 @@ class Compression:
             "model": self.info.name,
             "budget": asdict(self.budget),
             "recipe": self.data.recipe.name if self.data else "",
+            "teacher": str(self.data.teacher) if self.data else "",
             "epochs": self.epochs,
             "seed": self.seed,
         }
