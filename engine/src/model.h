@@ -10,9 +10,10 @@
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
 #define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
-enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2 }; /* of each linear layer, in a table before them all */
+enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_BFLOAT16 = 3 }; /* of each linear layer, in a table before them all */
 enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
 enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
+enum { NUMBERS_FLOAT = 0, NUMBERS_BFLOAT16 = 1 };
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 
 /* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */
@@ -26,7 +27,8 @@ typedef struct {
     uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
     uint32_t priming_frames; /* encoder frames of silence with which a stream begins */
     uint32_t state; /* how a stream stores what attention and convolution remember */
-    uint32_t reserved[3];
+    uint32_t numbers; /* how gains and biases of normalisations and the convolutions' taps are stored */
+    uint32_t reserved[2];
 } model_header;
 
 /* What is left of a layer where some of it was pruned away; of the whole one, all. Behind the header, one for each. */
@@ -43,6 +45,12 @@ static inline uint32_t attention_width(const model_header *model, uint32_t layer
 /* CRC-32 (IEEE 802.3), as zlib's. */
 uint32_t checksum(const uint8_t *bytes, size_t count);
 
+/* Floats or bfloat16; the other one is NULL. */
+typedef struct {
+    const float *floats;
+    const uint16_t *halves;
+} numbers;
+
 /* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
  * four weights of each output, so that sixteen products of four are one instruction where there is one. Of int4 weights,
  * to which 8 is added, 64 bytes hold those of eight inputs, the first four in their lower halves; inputs that fill up the
@@ -51,21 +59,20 @@ typedef struct {
     uint32_t inputs;
     uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
     uint32_t groups;            /* int4: inputs / GROUP, rounded up */
-    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4] */
+    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4]; else NULL */
     const int8_t *multipliers;  /* int4: [blocks][groups][16] of a group's sum, else NULL */
-    const float *scale;         /* [blocks * 16] */
+    const uint16_t *scale;      /* int8, int4: [blocks * 16], bfloat16 */
     const int32_t *sums;        /* int8: [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
-    const float *floats;        /* float: [blocks][inputs][16], else NULL */
-    const float *bias;          /* [blocks * 16] */
+    numbers real;               /* float, bfloat16: [blocks][inputs][16] */
+    numbers bias;               /* [blocks * 16] */
 } linear;
 
 /* What the features are made with, in the model file. The FFT of 512 real samples is one of 256 complex numbers, made
  * as 16 by 16. */
 typedef struct {
-    const float *window;       /* [400] */
-    const float *turn;         /* [2][256] cosine and -sine of 2 pi k1 n2 / 256, at 16 k1 + n2 */
-    const float *unpack;       /* [2][256] of 2 pi k / 512 */
-    const uint32_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
+    const float *window;       /* [200] its first half; the second is its mirror image */
+    const float *cosine;       /* [512] of 2 pi k / 512; -sine lies a quarter of it further on */
+    const uint8_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
     const float *triangles;    /* their weights, one behind the other */
     uint32_t mels;
     float floor, scale;
@@ -79,6 +86,7 @@ typedef struct {
     const uint8_t *base;
     size_t at, end;
     const uint8_t *kinds; /* of the linear layers still to come */
+    int brief; /* numbers are bfloat16 */
     int failed;
 } reader;
 
@@ -86,6 +94,7 @@ reader model_weights(const model_header *model);
 /* Past all weights, where the model's shape puts their end. */
 reader walk_weights(const model_header *model);
 const float *read_floats(reader *from, size_t count);
+numbers read_numbers(reader *from, size_t count);
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
 reader model_tables(const model_header *model);
 feature_tables read_tables(reader *from, const model_header *model);

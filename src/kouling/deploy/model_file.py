@@ -33,7 +33,8 @@ HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
-SCHEMES = {"float": 0, "int8": 1, "int4": 2}
+SCHEMES = ("float", "int8", "int4")
+KINDS = {"float": 0, "int8": 1, "int4": 2, "bfloat16": 3}  # of linear layers
 ATTENTIONS = {"windowed": 0, "local": 0, "linear": 1}  # a local window is one that is short
 STATES = {"float": 0, "bfloat16": 1}
 GROUP = 32  # inputs that share a multiplier in int4
@@ -65,8 +66,8 @@ def pack(
     stored = stored_shapes(encoder)
     for index, shapes in enumerate(zip(encoder.blocks, stored, strict=True)):
         packer.block(f"blocks.{index}", *shapes, encoder.attention)
-    # The head costs next to nothing and its errors go straight into the result.
-    packer.linear(*packer.layer("head"), scheme="float")
+    # The head costs little and its errors go straight into the result.
+    packer.linear(*packer.layer("head"), scheme=packer.numbers_as)
     body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
     text = info.to_json().encode()
     layers = _aligned(b"".join(struct.pack("<4I", s.heads, s.ffn_in, s.ffn_out, s.channels) for s in stored))
@@ -84,7 +85,8 @@ def pack(
     sections = (tables_at, weights_at, commands_at, len(own), text_at, len(text))
     priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
     scales = (features.log_floor, features.log_scale)
-    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I2I", *fields, *scales, *sections, priming, STATES[state])
+    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I", *fields, *scales, *sections)
+    header += struct.pack("<3I", priming, STATES[state], packer.numbers_as == "bfloat16")
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
@@ -172,33 +174,43 @@ def _aligned(data: bytes) -> bytes:
 
 
 def _feature_tables(info: ModelInfo) -> list[bytes]:
-    """The window, the turns of the FFT, and the mel triangles; see `feature_tables` in kernels.h."""
+    """The window, the turns of the FFT, and the mel triangles; see `feature_tables` in model.h."""
     config = info.config.features
-    turn = 2 * np.pi * np.outer(np.arange(16), np.arange(16)).ravel() / 256
-    unpack = 2 * np.pi * np.arange(256) / 512
     filters = mel_filters(config)
     heard = [np.flatnonzero(column) for column in filters.T]  # a triangle's bins; none in a very narrow one
     first = [int(bins[0]) if len(bins) else 0 for bins in heard]
     counts = [int(bins[-1]) + 1 - start if len(bins) else 0 for bins, start in zip(heard, first, strict=True)]
     triangles = [column[start : start + count] for column, start, count in zip(filters.T, first, counts, strict=True)]
-    tables = (povey_window(config), np.cos(turn), -np.sin(turn), np.cos(unpack), -np.sin(unpack))
+    tables = (povey_window(config)[:200], np.cos(2 * np.pi * np.arange(512) / 512))
     return [
         *(table.astype("<f4").tobytes() for table in tables),
-        *(np.array(numbers, dtype="<u4").tobytes() for numbers in (first, counts)),
+        *(np.array(numbers, dtype="u1").tobytes() for numbers in (first, counts)),
         np.concatenate(triangles).astype("<f4").tobytes(),
     ]
 
 
+def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
+    """The upper half of a float32's bits, rounded to the nearest, in the middle to even."""
+    bits = values.astype("<f4").view("<u4")
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+
+
+def through_bfloat16(values: Floats) -> Floats:
+    """The numbers that are left of some when they are stored as bfloat16."""
+    return (to_bfloat16(values).astype("<u4") << 16).view("<f4").astype(np.float64)
+
+
 def round_to_int4(weight: Floats) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
-    multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale.
+    multiplier of each group (outputs, groups), and a scale for each output, a bfloat16; weight = number * multiplier *
+    scale.
 
     Of each group the largest weight is -8 times its multiplier, which may be negative: a number more than -7 to 7 has.
     """
     groups = weight.reshape(len(weight), -1, GROUP)
     largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[..., None], axis=2)[..., 0]
-    scale = np.maximum(np.abs(largest).max(axis=1), 1e-12) / 8 / 127
-    multipliers = np.rint(largest / -8 / scale[:, None])
+    scale = through_bfloat16(np.maximum(np.abs(largest).max(axis=1), 1e-12) / 8 / 127)
+    multipliers = np.rint(largest / -8 / scale[:, None]).clip(-127, 127)  # the scale may be rounded down
     multipliers[multipliers == 0] = 1
     numbers = np.clip(np.rint(groups / (multipliers * scale[:, None])[..., None]), -8, 7)
     return numbers.reshape(weight.shape).astype(np.int8), multipliers.astype(np.int8), scale
@@ -210,6 +222,7 @@ class _Packer:
     def __init__(self, weights: dict[str, Floats], scheme: str) -> None:
         self.weights = weights
         self.scheme = scheme
+        self.numbers_as = "float" if scheme == "float" else "bfloat16"  # what is not rounded to integers
         self.kinds: list[int] = []  # of the linear layers
         self.parts: list[bytes] = []
 
@@ -224,6 +237,12 @@ class _Packer:
     def floats(self, values: Floats) -> None:
         self.parts.append(values.astype("<f4").tobytes())
 
+    def halves(self, values: Floats) -> None:
+        self.parts.append(to_bfloat16(values).tobytes())
+
+    def numbers(self, values: Floats) -> None:
+        (self.halves if self.numbers_as == "bfloat16" else self.floats)(values)
+
     def linear(self, weight: Floats, bias: Floats, scheme: str | None = None) -> None:
         """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out."""
         outputs, inputs = weight.shape
@@ -231,22 +250,23 @@ class _Packer:
         whole = np.zeros((columns, 4 * fours))
         whole[:outputs, :inputs] = weight
         scheme = scheme or self.scheme
-        self.kinds.append(SCHEMES[scheme])
-        if scheme == "float":
-            self.floats(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
+        self.kinds.append(KINDS[scheme])
+        numbers = self.floats if scheme == "float" else self.halves
+        if scheme in ("float", "bfloat16"):
+            numbers(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
         elif scheme == "int8":
-            scale = np.maximum(np.abs(whole).max(axis=1), 1e-12) / 127
-            rounded = np.rint(whole / scale[:, None]).astype(np.int8)
+            scale = through_bfloat16(np.maximum(np.abs(whole).max(axis=1), 1e-12) / 127)
+            rounded = np.rint(whole / scale[:, None]).clip(-127, 127).astype(np.int8)
             self.parts.append(rounded.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3).tobytes())
-            self.floats(scale)
+            numbers(scale)
             self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
         else:
             halves, multipliers, scale = round_to_int4(_more_columns(whole[:, :inputs], padded(inputs, GROUP)))
             pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, halves.shape[1] // 8, 2, 4).transpose(3, 0, 2, 1, 4)
             self.parts.append((pairs[0] | pairs[1] << 4).tobytes())
             self.parts.append(multipliers.reshape(-1, 16, multipliers.shape[1]).transpose(0, 2, 1).tobytes())
-            self.floats(scale)
-        self.floats(np.pad(bias, (0, columns - outputs)))
+            numbers(scale)
+        numbers(np.pad(bias, (0, columns - outputs)))
 
     def stem(self, layers: int) -> None:
         """Channels are filled up to a multiple of LANES with some that are always 0."""
@@ -264,7 +284,7 @@ class _Packer:
         by_position = project.reshape(len(project), channels, -1).transpose(0, 2, 1)
         self.linear(np.pad(by_position, ((0, 0), (0, 0), (0, more))).reshape(len(project), -1), bias)
         for values in self.layer("stem.norm"):
-            self.floats(values)
+            self.numbers(values)
 
     def block(self, name: str, shape: BlockShape, stored: BlockShape, attention: str) -> None:
         """shape: of what is there, to be filled up to what is stored. attention: its kind."""
@@ -286,7 +306,7 @@ class _Packer:
         self.convolution(f"{name}.convolution", stored.channels)
         self.feed_forward(f"{name}.feed_forward_out", stored.ffn_out)
         for values in self.layer(f"{name}.norm"):
-            self.floats(values)
+            self.numbers(values)
 
     def feed_forward(self, name: str, inner: int) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.expand")
@@ -301,7 +321,7 @@ class _Packer:
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
         factor = gain / np.sqrt(variance + 1e-5)
-        self.floats(_more_rows(taps[:, 0] * factor[:, None], channels).T)
-        self.floats(_more_rows((bias - mean) * factor + shift, channels))
+        self.numbers(_more_rows(taps[:, 0] * factor[:, None], channels).T)
+        self.numbers(_more_rows((bias - mean) * factor + shift, channels))
         weight, bias = self.layer(f"{name}.output")
         self.linear(_more_columns(weight, channels), bias)
