@@ -100,16 +100,14 @@ static void multiply_windows(encoder *e, const linear *w, const float *x, size_t
     e->level->multiply(w, &in, rows, y, (size_t)w->blocks * LANES, 0);
 }
 
-static float number(const numbers *from, uint32_t i) { return from->halves ? float_of_half(from->halves[i]) : from->floats[i]; }
-
 /* x normalised in place, times a gain, plus a bias. */
 static void normalize_with_gain(encoder *e, reader *weights, uint32_t frames) {
     const uint32_t width = e->model->width;
-    const numbers gain = read_numbers(weights, width), bias = read_numbers(weights, width);
+    const float *gain = read_floats(weights, width), *bias = read_floats(weights, width);
     for (uint32_t n = 0; n < frames; n++) {
         float *x = e->x + n * width;
         e->level->normalize(x, width, x);
-        for (uint32_t i = 0; i < width; i++) x[i] = x[i] * number(&gain, i) + number(&bias, i);
+        for (uint32_t i = 0; i < width; i++) x[i] = x[i] * gain[i] + bias[i];
     }
 }
 
@@ -232,7 +230,7 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
     const uint32_t width = model_layers(m)[layer].channels;
     void *past = e->blocks[layer].past;
     const linear gate = read_linear(weights, 2 * width, m->width);
-    const numbers taps = read_numbers(weights, (size_t)m->kernel * width), bias = read_numbers(weights, width);
+    const numbers taps = read_taps(weights, (size_t)m->kernel * width), bias = read_taps(weights, width);
     const linear output = read_linear(weights, m->width, width);
     normalize_rows(e, frames);
     multiply_rows(e, &gate, e->h, frames, e->wide, 2 * width, 0);

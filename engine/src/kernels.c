@@ -17,6 +17,13 @@
     const uint8_t *w, size_t block, uint32_t fours, const int32_t *column_sums, const int8_t *x, size_t stride,        \
         uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
 
+KL_INLINE float float_of_half(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* Portable: any C11 compiler, any processor. */
 
 #define LEVEL(name) JOIN(name, portable)

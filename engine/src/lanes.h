@@ -24,13 +24,6 @@
 
 #define KL_INLINE static KL_ALWAYS
 
-KL_INLINE float float_of_half(uint16_t half) {
-    const uint32_t bits = (uint32_t)half << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 /* Not Clang's on x86-64: it hands no vectors of 64 bytes to functions that may not use AVX-512, inlined or not. */
 #if defined(__clang__) ? !defined(__x86_64__) : defined(__GNUC__) && __GNUC__ >= 9
 

@@ -38,7 +38,7 @@ static const void *take(reader *from, size_t count, size_t size) {
 }
 
 reader model_weights(const model_header *model) {
-    reader from = {(const uint8_t *)model, model->weights_at, model->file_bytes, NULL, model->numbers == NUMBERS_BFLOAT16, 0};
+    reader from = {(const uint8_t *)model, model->weights_at, model->file_bytes, NULL, model->taps == TAPS_BFLOAT16, 0};
     from.kinds = take(&from, model->linears, 1);
     return from;
 }
@@ -54,7 +54,7 @@ static numbers numbers_of(reader *from, size_t count, int brief) {
     return found;
 }
 
-numbers read_numbers(reader *from, size_t count) { return numbers_of(from, count, from->brief); }
+numbers read_taps(reader *from, size_t count) { return numbers_of(from, count, from->brief_taps); }
 
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
     linear found = {0};
@@ -94,7 +94,8 @@ reader model_tables(const model_header *model) {
 feature_tables read_tables(reader *from, const model_header *model) {
     feature_tables t = {.mels = model->mels, .floor = model->log_floor, .scale = model->log_scale};
     t.window = read_floats(from, WINDOW_SAMPLES / 2);
-    t.cosine = read_floats(from, 512);
+    t.turn = read_floats(from, 2 * 256);
+    t.unpack = read_floats(from, 384);
     t.first_bin = take(from, t.mels, 1);
     t.bins = take(from, t.mels, 1);
     size_t weights = 0;
@@ -143,7 +144,7 @@ reader walk_weights(const model_header *m) {
     read_linear(&from, channels, 5 * (m->lookahead + m->subsampling));
     for (uint32_t i = 0; i < m->stem_layers + 1; i++) read_linear(&from, channels, 3 * channels);
     read_linear(&from, width, channels * (m->mels / 4));
-    read_numbers(&from, width), read_numbers(&from, width);
+    read_floats(&from, width), read_floats(&from, width);
     for (uint32_t i = 0; i < m->layers; i++) {
         const layer_shape *layer = &model_layers(m)[i];
         const uint32_t attended = attention_width(m, i), convolved = layer->channels;
@@ -151,10 +152,10 @@ reader walk_weights(const model_header *m) {
         read_linear(&from, 3 * attended, width), read_linear(&from, width, attended);
         read_floats(&from, m->attention == ATTENTION_LINEAR ? layer->heads : (size_t)layer->heads * (m->left_context + 1));
         read_linear(&from, 2 * convolved, width);
-        read_numbers(&from, (size_t)m->kernel * convolved), read_numbers(&from, convolved);
+        read_taps(&from, (size_t)m->kernel * convolved), read_taps(&from, convolved);
         read_linear(&from, width, convolved);
         read_linear(&from, layer->ffn_out, width), read_linear(&from, width, layer->ffn_out);
-        read_numbers(&from, width), read_numbers(&from, width);
+        read_floats(&from, width), read_floats(&from, width);
     }
     read_linear(&from, m->units, width);
     return from;
@@ -188,7 +189,7 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && (m->attention == ATTENTION_LINEAR ? !m->left_context : within(m->left_context, 1, 4096, 1)) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_BFLOAT16 && m->numbers <= NUMBERS_BFLOAT16 && m->log_scale > 0 &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_BFLOAT16 && m->taps <= TAPS_BFLOAT16 && m->log_scale > 0 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     if (!shape) return KOULING_CORRUPT;
     const uint32_t layers_end = (uint32_t)(sizeof(model_header) + m->layers * sizeof(layer_shape));

@@ -13,7 +13,7 @@
 enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_BFLOAT16 = 3 }; /* of each linear layer, in a table before them all */
 enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
 enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1 }; /* the upper half of a float's bits */
-enum { NUMBERS_FLOAT = 0, NUMBERS_BFLOAT16 = 1 };
+enum { TAPS_FLOAT = 0, TAPS_BFLOAT16 = 1 };
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 
 /* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */
@@ -27,7 +27,7 @@ typedef struct {
     uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
     uint32_t priming_frames; /* encoder frames of silence with which a stream begins */
     uint32_t state; /* how a stream stores what attention and convolution remember */
-    uint32_t numbers; /* how gains and biases of normalisations and the convolutions' taps are stored */
+    uint32_t taps; /* how those of the depthwise convolutions and their biases are stored */
     uint32_t reserved[2];
 } model_header;
 
@@ -71,7 +71,8 @@ typedef struct {
  * as 16 by 16. */
 typedef struct {
     const float *window;       /* [200] its first half; the second is its mirror image */
-    const float *cosine;       /* [512] of 2 pi k / 512; -sine lies a quarter of it further on */
+    const float *turn;         /* [2][256] cosine and -sine of 2 pi k1 n2 / 256, at 16 k1 + n2 */
+    const float *unpack;       /* [384] cosine of 2 pi k / 512; its -sine lies 128 further on */
     const uint8_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
     const float *triangles;    /* their weights, one behind the other */
     uint32_t mels;
@@ -86,7 +87,7 @@ typedef struct {
     const uint8_t *base;
     size_t at, end;
     const uint8_t *kinds; /* of the linear layers still to come */
-    int brief; /* numbers are bfloat16 */
+    int brief_taps; /* taps are bfloat16 */
     int failed;
 } reader;
 
@@ -94,7 +95,7 @@ reader model_weights(const model_header *model);
 /* Past all weights, where the model's shape puts their end. */
 reader walk_weights(const model_header *model);
 const float *read_floats(reader *from, size_t count);
-numbers read_numbers(reader *from, size_t count);
+numbers read_taps(reader *from, size_t count);
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
 reader model_tables(const model_header *model);
 feature_tables read_tables(reader *from, const model_header *model);

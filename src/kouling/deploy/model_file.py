@@ -67,7 +67,7 @@ def pack(
     for index, shapes in enumerate(zip(encoder.blocks, stored, strict=True)):
         packer.block(f"blocks.{index}", *shapes, encoder.attention)
     # The head costs little and its errors go straight into the result.
-    packer.linear(*packer.layer("head"), scheme=packer.numbers_as)
+    packer.linear(*packer.layer("head"), scheme=packer.unrounded)
     body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
     text = info.to_json().encode()
     layers = _aligned(b"".join(struct.pack("<4I", s.heads, s.ffn_in, s.ffn_out, s.channels) for s in stored))
@@ -86,7 +86,7 @@ def pack(
     priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
     scales = (features.log_floor, features.log_scale)
     header = struct.pack(f"<{len(fields)}I2f{len(sections)}I", *fields, *scales, *sections)
-    header += struct.pack("<3I", priming, STATES[state], packer.numbers_as == "bfloat16")
+    header += struct.pack("<3I", priming, STATES[state], packer.unrounded == "bfloat16")
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
@@ -181,7 +181,9 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
     first = [int(bins[0]) if len(bins) else 0 for bins in heard]
     counts = [int(bins[-1]) + 1 - start if len(bins) else 0 for bins, start in zip(heard, first, strict=True)]
     triangles = [column[start : start + count] for column, start, count in zip(filters.T, first, counts, strict=True)]
-    tables = (povey_window(config)[:200], np.cos(2 * np.pi * np.arange(512) / 512))
+    turn = 2 * np.pi * np.outer(np.arange(16), np.arange(16)).ravel() / 256
+    unpack = 2 * np.pi * np.arange(384) / 512
+    tables = (povey_window(config)[:200], np.cos(turn), -np.sin(turn), np.cos(unpack))
     return [
         *(table.astype("<f4").tobytes() for table in tables),
         *(np.array(numbers, dtype="u1").tobytes() for numbers in (first, counts)),
@@ -192,7 +194,7 @@ def _feature_tables(info: ModelInfo) -> list[bytes]:
 def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
     """The upper half of a float32's bits, rounded to the nearest, in the middle to even."""
     bits = values.astype("<f4").view("<u4")
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
+    return np.asarray((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, dtype="<u2")
 
 
 def through_bfloat16(values: Floats) -> Floats:
@@ -222,7 +224,7 @@ class _Packer:
     def __init__(self, weights: dict[str, Floats], scheme: str) -> None:
         self.weights = weights
         self.scheme = scheme
-        self.numbers_as = "float" if scheme == "float" else "bfloat16"  # what is not rounded to integers
+        self.unrounded = "float" if scheme == "float" else "bfloat16"  # how weights are stored that are never integers
         self.kinds: list[int] = []  # of the linear layers
         self.parts: list[bytes] = []
 
@@ -239,9 +241,6 @@ class _Packer:
 
     def halves(self, values: Floats) -> None:
         self.parts.append(to_bfloat16(values).tobytes())
-
-    def numbers(self, values: Floats) -> None:
-        (self.halves if self.numbers_as == "bfloat16" else self.floats)(values)
 
     def linear(self, weight: Floats, bias: Floats, scheme: str | None = None) -> None:
         """weight: (outputs, inputs); see `linear` in model.h for how it lies. scheme: the packer's if left out."""
@@ -284,7 +283,7 @@ class _Packer:
         by_position = project.reshape(len(project), channels, -1).transpose(0, 2, 1)
         self.linear(np.pad(by_position, ((0, 0), (0, 0), (0, more))).reshape(len(project), -1), bias)
         for values in self.layer("stem.norm"):
-            self.numbers(values)
+            self.floats(values)
 
     def block(self, name: str, shape: BlockShape, stored: BlockShape, attention: str) -> None:
         """shape: of what is there, to be filled up to what is stored. attention: its kind."""
@@ -306,7 +305,7 @@ class _Packer:
         self.convolution(f"{name}.convolution", stored.channels)
         self.feed_forward(f"{name}.feed_forward_out", stored.ffn_out)
         for values in self.layer(f"{name}.norm"):
-            self.numbers(values)
+            self.floats(values)
 
     def feed_forward(self, name: str, inner: int) -> None:
         weight, bias = self.after_norm(f"{name}.norm", f"{name}.expand")
@@ -321,7 +320,8 @@ class _Packer:
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
         factor = gain / np.sqrt(variance + 1e-5)
-        self.numbers(_more_rows(taps[:, 0] * factor[:, None], channels).T)
-        self.numbers(_more_rows((bias - mean) * factor + shift, channels))
+        numbers = self.floats if self.unrounded == "float" else self.halves
+        numbers(_more_rows(taps[:, 0] * factor[:, None], channels).T)
+        numbers(_more_rows((bias - mean) * factor + shift, channels))
         weight, bias = self.layer(f"{name}.output")
         self.linear(_more_columns(weight, channels), bias)

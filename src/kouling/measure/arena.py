@@ -7,16 +7,17 @@ from collections.abc import Iterator
 
 from kouling.checkpoint import ModelInfo
 from kouling.deploy import model_file
+from kouling.deploy.model_file import stored_shapes
 from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer, Operation, Plan, Walk
 
 ALIGN = 64
 STATE_AT = 112  # in the header: how a stream stores what it remembers
+TAPS_AT = 116  # and the file the convolutions' taps
 HALF_BYTES = 2  # of a bfloat16
-LANES = 16
-GROUP = 32  # inputs of an int4 layer that share a multiplier
-NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES = 40, 48, 8  # node_state and candidate of decoder.h
+NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES, POINTER_BYTES = 40, 48, 8, 8  # node_state and candidate of decoder.h
+WAITING, WAITED = 64, 16  # DECODER_WAITING, DECODER_WAITED
 SCRATCH = {  # which scratch buffers hold something in which part of a step
-    "patch": ("window", "positions", "int8 inputs"),
+    "patch": ("window, then positions", "int8 inputs"),
     "deepen": ("positions", "convolved", "int8 inputs"),
     "mix": ("positions", "stem rows", "int8 inputs"),
     "project": ("stem rows", "frames", "int8 inputs"),
@@ -41,8 +42,8 @@ def plan(file: bytes, info: ModelInfo, frames: int, arena_bytes: int, at_once: i
     walk = Walk(info.config, len(info.units), frames, windowed=True)
     operations = _operations(info, walk, dict(_weights(file, info)))
     end = len(operations) - 1
-    state, scratch = _arena(file, info, most)
-    rest = arena_bytes - sum(state.values()) - sum(scratch.values())
+    state, scratch, scratch_bytes = _arena(file, info, most)
+    rest = arena_bytes - sum(state.values()) - scratch_bytes
     buffers = [Buffer(role, STATE, size, 0, end) for role, size in {**state, "stream and its samples": rest}.items()]
     for role, size in scratch.items():
         used = [i for i, each in enumerate(operations) if role in SCRATCH[_use(each)]]
@@ -57,40 +58,52 @@ def _use(operation: Operation) -> str:
     return operation.name if operation.part == "stem" else operation.part
 
 
-def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of what a stream remembers and of its scratch memory; `encoder_place`, `decoder_place`, `place` in C."""
+def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dict[str, int], int]:
+    """Bytes of what a stream remembers and of its scratch buffers, and of the place that these share, as laid out by
+    `encoder_place`, `decoder_place` and `place` in C."""
     encoder, mels, units = info.config.encoder, info.config.features.num_mels, len(info.units)
-    width, channels = encoder.hidden_size, _padded(encoder.stem_channels)
-    inner, context = _padded(width * encoder.ffn_expansion), encoder.left_context + 1
-    window = encoder.lookahead + encoder.subsampling
-    turned, stem_width = _padded((mels + 4) * window + 3), channels * (mels // 4)
-    positions = _padded((mels // 2 + 2) * channels)
-    wide = max(inner, 3 * width, _padded(units))
+    width, channels, shapes = encoder.hidden_size, model_file.padded(encoder.stem_channels), stored_shapes(encoder)
+    linear = encoder.attention == "linear"
+    context = encoder.left_context + 1
     (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
     number = HALF_BYTES if state_kind == model_file.STATES["bfloat16"] else FLOAT_BYTES
-    ring = _aligned(number * context * width)
-    pointers = _aligned(3 * 8 * encoder.layers)
+    sums = FLOAT_BYTES if linear else number
+    rows = encoder.head_size if linear else context  # of values
     state = {
-        "stem state": _floats(encoder.lookahead * mels) + pointers,
-        "keys of the past": encoder.layers * ring,
-        "values of the past": encoder.layers * ring,
-        "convolution's past": encoder.layers * _aligned(number * encoder.conv_kernel_size * width),
+        "stem state": _floats(encoder.lookahead * mels) + _aligned(3 * POINTER_BYTES * encoder.layers),
+        "keys of the past": sum(_aligned(sums * context * shape.attention_width) for shape in shapes),
+        "values of the past": sum(_aligned(sums * rows * shape.attention_width) for shape in shapes),
+        "convolution's past": sum(_aligned(number * encoder.conv_kernel_size * shape.channels) for shape in shapes),
         "decoder": _decoder_bytes(file),
         "features that wait": _floats(most * encoder.subsampling * mels),
         "log-probabilities that wait": _floats(most * units),
     }
+    attended = max(shape.attention_width for shape in shapes)
+    convolved = max(shape.channels for shape in shapes)
+    narrow = max(width, attended, convolved)
+    inner = max(max(shape.ffn_in, shape.ffn_out) for shape in shapes)
+    wide = max(model_file.padded(units), inner, 3 * attended, 2 * convolved)
+    lot = 0 if linear else max(_lot(shape.heads) for shape in shapes)
+    turned = model_file.padded((mels + 4) * (encoder.lookahead + encoder.subsampling) + 3)
+    stem_width, positions = channels * (mels // 4), model_file.padded((mels // 2 + 2) * channels)
+    reads_window = file[_weights_at(file)] in (model_file.KINDS["float"], model_file.KINDS["bfloat16"])
+    ends = _floats(positions) if reads_window else 0  # where the window begins
     scratch = {
-        "window": _floats(turned),
+        "window, then positions": max(ends + _floats(turned), _floats(positions)),
         "positions": _floats(positions),
-        "convolved": _floats(mels // 2 * channels),
+        "convolved": _floats(mels // 2 * channels if encoder.stem_layers else 0),
         "stem rows": _floats(most * stem_width),
         "frames": _floats(most * width),
-        "normalised": _floats(most * width),
+        "normalised": _floats(most * narrow),
         "wide rows": _floats(most * wide),
-        "scores": _floats(_padded(context * _lot(encoder.attention_heads))),
-        "int8 inputs": _aligned(max(most * max(wide, stem_width), turned, positions + 4)) + _floats(most),
+        "scores": _floats(model_file.padded(context * lot)),
+        "int8 inputs": _floats(most)
+        + _aligned(max(most * max(narrow, wide, stem_width), turned, positions) + model_file.GROUP),
     }
-    return state, scratch
+    stem = scratch["stem rows"]
+    convolving = max(scratch["window, then positions"], scratch["positions"] + scratch["convolved"])
+    running = max(stem, scratch["normalised"] + scratch["wide rows"] + scratch["scores"]) + scratch["frames"]
+    return state, scratch, max(stem + convolving, running) + scratch["int8 inputs"]
 
 
 def _decoder_bytes(file: bytes) -> int:
@@ -100,7 +113,8 @@ def _decoder_bytes(file: bytes) -> int:
     commands = struct.unpack_from(f"<{nodes}i", file, at + 128 + 2 * _aligned(4 * nodes))
     ends = sum(command >= 0 for command in commands[1:])
     doubles = sum(_aligned(DOUBLE_BYTES * count) for count in (units, units, isolation, names))
-    return _aligned(NODE_BYTES * nodes) + doubles + _aligned(CANDIDATE_BYTES * ends)
+    candidates = sum(_aligned(CANDIDATE_BYTES * count) for count in (ends, min(ends + WAITED, WAITING) + 1))
+    return _aligned(NODE_BYTES * nodes) + doubles + candidates
 
 
 def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]) -> tuple[Operation, ...]:
@@ -124,22 +138,31 @@ def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]
     )
 
 
+def _weights_at(file: bytes) -> int:
+    at: int = struct.unpack_from("<I", file, 88)[0]
+    return at
+
+
 def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], int]]:
-    """Bytes in the model file of each part of a step, in the order in which they lie (`weights_fit` in model.c)."""
+    """Bytes in the model file of each part of a step, in the order in which they lie (`walk_weights` in model.c)."""
     encoder, mels = info.config.encoder, info.config.features.num_mels
-    width, channels = encoder.hidden_size, _padded(encoder.stem_channels)
-    inner, context = _padded(width * encoder.ffn_expansion), encoder.left_context + 1
-    (weights_at,) = struct.unpack_from("<I", file, 88)
-    (linears,) = struct.unpack_from("<I", file, 20)
+    width, channels = encoder.hidden_size, model_file.padded(encoder.stem_channels)
+    weights_at = _weights_at(file)
+    linears, taps_kind = (struct.unpack_from("<I", file, at)[0] for at in (20, TAPS_AT))
     kinds = iter(file[weights_at : weights_at + linears])
+    tap = HALF_BYTES if taps_kind else FLOAT_BYTES
 
     def linear(outputs: int, inputs: int) -> int:
-        columns, kind = -(-outputs // LANES) * LANES, next(kinds)
-        if kind == 0:
-            return _floats(columns * inputs) + _floats(columns)
-        if kind == 1:
-            return _aligned(columns * -(-inputs // 4) * 4) + 3 * _floats(columns)
-        return _aligned(columns * inputs // 2) + _aligned(columns * (inputs // GROUP)) + 2 * _floats(columns)
+        columns, kind = model_file.padded(outputs), next(kinds)
+        bias = _aligned((FLOAT_BYTES if kind == model_file.KINDS["float"] else HALF_BYTES) * columns)
+        if kind == model_file.KINDS["float"]:
+            return _floats(columns * inputs) + bias
+        if kind == model_file.KINDS["bfloat16"]:
+            return _aligned(HALF_BYTES * columns * inputs) + bias
+        if kind == model_file.KINDS["int8"]:
+            return _aligned(columns * model_file.padded(inputs, 4)) + _floats(columns) + 2 * bias
+        whole = columns * model_file.padded(inputs, model_file.GROUP)
+        return _aligned(whole // 2) + _aligned(whole // model_file.GROUP) + 2 * bias
 
     norm = 2 * _floats(width)
     yield (0, "patch"), linear(channels, 5 * (encoder.lookahead + encoder.subsampling))
@@ -147,13 +170,14 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
         yield (0, "deepen"), sum(linear(channels, 3 * channels) for _ in range(encoder.stem_layers))
     yield (0, "mix"), linear(channels, 3 * channels)
     yield (0, "project"), linear(width, channels * (mels // 4)) + norm
-    for block in range(1, encoder.layers + 1):
-        yield (block, "feed-forward in"), linear(inner, width) + linear(width, inner)
-        attention = linear(3 * width, width) + linear(width, width)
-        yield (block, "attention"), attention + _floats(encoder.attention_heads * context)
-        taps = _floats(encoder.conv_kernel_size * width) + _floats(width)
-        yield (block, "convolution"), linear(2 * width, width) + taps + linear(width, width)
-        yield (block, "feed-forward out"), linear(inner, width) + linear(width, inner) + norm
+    for block, shape in enumerate(stored_shapes(encoder), start=1):
+        yield (block, "feed-forward in"), linear(shape.ffn_in, width) + linear(width, shape.ffn_in)
+        attention = linear(3 * shape.attention_width, width) + linear(width, shape.attention_width)
+        distances = 1 if encoder.attention == "linear" else encoder.left_context + 1
+        yield (block, "attention"), attention + _floats(shape.heads * distances)
+        taps = _aligned(tap * encoder.conv_kernel_size * shape.channels) + _aligned(tap * shape.channels)
+        yield (block, "convolution"), linear(2 * shape.channels, width) + taps + linear(width, shape.channels)
+        yield (block, "feed-forward out"), linear(shape.ffn_out, width) + linear(width, shape.ffn_out) + norm
     yield (0, "head"), linear(len(info.units), width)
 
 
@@ -172,10 +196,6 @@ def _lot(heads: int) -> int:
     while lot < heads:
         lot = 2 * lot if lot < 16 else lot + 16
     return lot
-
-
-def _padded(count: int) -> int:
-    return -(-count // LANES) * LANES
 
 
 def _aligned(size: int) -> int:
