@@ -72,10 +72,11 @@ static void change_shape(model_header *m, uint8_t *kinds, uint32_t *random) {
         {&m->kernel, 1, 2, 20},     {&layer->ffn_in, 16, 1, 4},  {&m->stem_channels, 16, 1, 3}, {&m->stem_layers, 1, 0, 2},
         {&m->subsampling, 1, 1, 8}, {&m->lookahead, 1, 0, 16},   {&m->step_frames, 1, 1, 64},  {&m->left_context, 1, 1, 80},
         {&layer->ffn_out, 16, 1, 4}, {&layer->channels, 16, 1, 4}, {&m->head_size, 1, 1, 32},  {&m->attention, 1, 0, 1},
-        {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}, {&m->state, 1, STATE_FLOAT, STATE_INT8}};
+        {&m->units, 1, 2, 8},       {&m->priming_frames, 1, 0, 20}, {&m->state, 1, STATE_FLOAT, STATE_INT8},
+        {&m->taps, 1, TAPS_FLOAT, TAPS_BFLOAT16}};
     const uint32_t i = draw(random, sizeof fields / sizeof *fields + 6);
     if (i >= sizeof fields / sizeof *fields) {
-        kinds[draw(random, m->linears)] = (uint8_t)draw(random, WEIGHTS_SPARSE + 1);
+        kinds[draw(random, m->linears)] = (uint8_t)draw(random, WEIGHTS_BFLOAT16 + 1);
         return;
     }
     const uint32_t before = *fields[i].field;
@@ -151,7 +152,7 @@ static size_t mutate_once(uint8_t *data, size_t size, size_t room, uint32_t *ran
             make_odd(data, (size_t)m.weights_at + MODEL_ALIGN, 32, end, random);
             return size;
         }
-        make_odd(data, sizeof(model_header) + 4 * (WINDOW_SAMPLES + 4 * 256), 64, end, random);
+        make_odd(data, sizeof(model_header) + MODEL_ALIGN + 4 * (208 + 896), 64, end, random); /* behind layers, window, turns */
         return size;
     case 8:
         return draw(random, 4) ? size : cut(data, size, random);

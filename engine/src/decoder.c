@@ -14,6 +14,8 @@ void decoder_place(decoder *d, const command_set *set, arena *memory) {
     d->known = arena_take(memory, h->isolation, sizeof(double));
     d->last_heard = arena_take(memory, h->commands, sizeof(double));
     d->open = arena_take(memory, ends, sizeof(candidate));
+    d->most_waiting = ends < DECODER_WAITING - DECODER_WAITED ? ends + DECODER_WAITED : DECODER_WAITING;
+    d->waiting = arena_take(memory, (size_t)d->most_waiting + 1, sizeof(candidate));
 }
 
 void decoder_reset(decoder *d) {
@@ -107,7 +109,7 @@ static void advance(decoder *d, const float *log_probs) {
 
 static void wait_for_decision(decoder *d, const candidate *c) {
     d->waiting[d->waiting_count++] = *c;
-    if (d->waiting_count <= DECODER_WAITING) return;
+    if (d->waiting_count <= d->most_waiting) return;
     uint32_t least = 0;
     for (uint32_t i = 1; i < d->waiting_count; i++)
         if (d->waiting[i].probability * d->waiting[i].alone < d->waiting[least].probability * d->waiting[least].alone) least = i;

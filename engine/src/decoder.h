@@ -6,7 +6,10 @@
 #include "kouling.h"
 
 #define COMMANDS_VERSION 1
-#define DECODER_WAITING 64 /* phrases that wait for their decision at once; of more the least likely are dropped */
+/* Phrases that wait for their decision at once; of more the least likely are dropped. In a frame each end of a phrase may
+ * join them, and what has waited through one no longer overlaps: of that there are few. */
+#define DECODER_WAITING 64
+#define DECODER_WAITED 16
 
 /* A command set, compiled for one model by Python: a header, arrays behind it. `docs/model-file.md` describes it. */
 typedef struct {
@@ -40,14 +43,14 @@ typedef struct {
 
 typedef struct {
     command_set set;
-    uint32_t frame, known_count, known_at, open_count, waiting_count;
+    uint32_t frame, known_count, known_at, open_count, waiting_count, most_waiting;
     node_state *nodes;
     double *before;     /* [units] */
     double *now;        /* [units] */
     double *known;      /* [isolation] ring */
     double *last_heard; /* [commands] frame, or far in the past */
     candidate *open;    /* one a phrase's end at most */
-    candidate waiting[DECODER_WAITING + 1];
+    candidate *waiting; /* [most_waiting + 1] */
 } decoder;
 
 /* Where the parts of a command set lie, after a look at whether they make sense. */

@@ -43,14 +43,23 @@ void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *
     }
     const size_t turned = padded((mels + 4) * window + 3), stem_width = channels * (mels / 4);
     const size_t positions = padded((mels / 2 + 2) * channels);
-    e->window = arena_take(memory, turned, sizeof(float));
-    e->positions = arena_take(memory, positions, sizeof(float));
-    e->convolved = arena_take(memory, mels / 2 * channels, sizeof(float));
-    e->stem = arena_take(memory, n * stem_width, sizeof(float));
-    e->x = arena_take(memory, n * width, sizeof(float));
-    e->h = arena_take(memory, n * narrow, sizeof(float));
-    e->wide = arena_take(memory, n * wide, sizeof(float));
-    e->scores = arena_take(memory, padded(context * lot), sizeof(float));
+    /* By lifetime: of the stem only its rows are there when they are projected, and they are gone when the blocks run. */
+    reader weights = model_weights(model);
+    const int reads_window = !read_linear(&weights, model->stem_channels, 5 * (uint32_t)window).weights; /* itself, not bytes made of it */
+    arena convolving = *memory, running = *memory;
+    e->stem = arena_take(&convolving, n * stem_width, sizeof(float));
+    const size_t rows_end = convolving.at;
+    arena turning = convolving;
+    e->positions = arena_take(&convolving, positions, sizeof(float));
+    if (reads_window) turning = convolving;
+    e->window = arena_take(&turning, turned, sizeof(float));
+    e->convolved = arena_take(&convolving, model->stem_layers ? mels / 2 * channels : 0, sizeof(float));
+    e->h = arena_take(&running, n * narrow, sizeof(float));
+    e->wide = arena_take(&running, n * wide, sizeof(float));
+    e->scores = arena_take(&running, padded(context * lot), sizeof(float));
+    running.at = larger(running.at, rows_end);
+    e->x = arena_take(&running, n * width, sizeof(float));
+    memory->at = larger(running.at, larger(convolving.at, turning.at));
     e->scale = arena_take(memory, n, sizeof(float));
     e->bytes = arena_take(memory, larger(n * larger(larger(narrow, wide), stem_width), larger(turned, positions)) + GROUP, 1);
 }
@@ -75,7 +84,7 @@ static void end_bytes(encoder *e, size_t count) { memset(e->bytes + count, 0, GR
 /* y = w x, or y += w x, for rows each with a scale of its own. */
 static void multiply_rows(encoder *e, const linear *w, const float *x, uint32_t rows, float *y, size_t stride, int add) {
     rows_in in = {e->bytes, e->scale, 1, x, w->inputs};
-    if (!w->floats) {
+    if (w->weights) {
         for (uint32_t r = 0; r < rows; r++)
             e->scale[r] = e->level->quantize(x + (size_t)r * w->inputs, w->inputs, e->bytes + (size_t)r * w->inputs);
         end_bytes(e, (size_t)rows * w->inputs);
@@ -86,7 +95,7 @@ static void multiply_rows(encoder *e, const linear *w, const float *x, uint32_t 
 /* The same for rows that overlap, `step` numbers apart in one array of `count`. */
 static void multiply_windows(encoder *e, const linear *w, const float *x, size_t count, size_t step, uint32_t rows, float *y) {
     rows_in in = {e->bytes, e->scale, 0, x, step};
-    if (!w->floats) {
+    if (w->weights) {
         e->scale[0] = e->level->quantize(x, padded(count), e->bytes);
         end_bytes(e, padded(count));
     }
@@ -233,7 +242,7 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
     const uint32_t width = model_layers(m)[layer].channels;
     void *past = e->blocks[layer].past;
     const linear gate = read_linear(weights, 2 * width, m->width);
-    const float *taps = read_floats(weights, (size_t)m->kernel * width), *bias = read_floats(weights, width);
+    const numbers taps = read_taps(weights, (size_t)m->kernel * width), bias = read_taps(weights, width);
     const float *middle = m->state == STATE_INT8 ? read_floats(weights, width) : NULL; /* what is stored as 0 */
     const linear output = read_linear(weights, m->width, width);
     normalize_rows(e, frames);
@@ -245,7 +254,7 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
         for (uint32_t i = 0; middle && i < width; i++) h[i] -= middle[i];
         remember(m, h, past, row, width);
         row = row + 1 == m->kernel ? 0 : row + 1; /* now the oldest */
-        e->level->depthwise(past, taps, bias, width, m->kernel, row, h, (int)m->state);
+        e->level->depthwise(past, &taps, &bias, width, m->kernel, row, h, (int)m->state);
     }
     multiply_rows(e, &output, e->h, frames, e->x, m->width, 1);
 }

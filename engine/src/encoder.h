@@ -29,7 +29,7 @@ typedef struct {
     uint32_t key_row, past_row; /* rows of the next frame */
     float *tail;   /* [lookahead][mels] */
     block_state *blocks;
-    /* Scratch, nothing in it outlives a call. */
+    /* Scratch, nothing in it outlives a call; what is not in use at the same time shares its place. */
     float *window, *positions, *convolved, *stem, *x, *h, *wide, *scores, *scale;
     int8_t *bytes;
 } encoder;

@@ -43,8 +43,8 @@ typedef struct {
     /* One frame of linear attention. query_key_value: [3][width], in which queries and keys are changed. What is remembered,
      * `keys` [width] and `values` [width / heads][width], is first multiplied by what is `kept` of each head. */
     void (*recall)(float *query_key_value, const float *kept, uint32_t width, uint32_t heads, float *keys, float *values, float *y);
-    /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the weights of their age) */
-    void (*depthwise)(const void *past, const float *weights, const float *bias, uint32_t width, uint32_t kernel,
+    /* y = silu(bias + sum over the ring's rows, the oldest at row `first`, times the taps of their age) */
+    void (*depthwise)(const void *past, const numbers *taps, const numbers *bias, uint32_t width, uint32_t kernel,
                       uint32_t first, float *y, int stored);
     /* y = ln of softmax(x). x may be read up to the next multiple of 16. */
     void (*log_softmax)(const float *x, uint32_t count, float *y);

@@ -38,12 +38,23 @@ static const void *take(reader *from, size_t count, size_t size) {
 }
 
 reader model_weights(const model_header *model) {
-    reader from = {(const uint8_t *)model, model->weights_at, model->file_bytes, NULL, 0};
+    reader from = {(const uint8_t *)model, model->weights_at, model->file_bytes, NULL, model->taps == TAPS_BFLOAT16, 0};
     from.kinds = take(&from, model->linears, 1);
     return from;
 }
 
 const float *read_floats(reader *from, size_t count) { return take(from, count, sizeof(float)); }
+
+static numbers numbers_of(reader *from, size_t count, int brief) {
+    numbers found = {NULL, NULL};
+    if (brief)
+        found.halves = take(from, count, sizeof(uint16_t));
+    else
+        found.floats = read_floats(from, count);
+    return found;
+}
+
+numbers read_taps(reader *from, size_t count) { return numbers_of(from, count, from->brief_taps); }
 
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
     linear found = {0};
@@ -52,13 +63,15 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
     found.blocks = (outputs + 15) / 16;
     const size_t columns = (size_t)found.blocks * 16;
     size_t kept;
-    switch (from->failed ? WEIGHTS_FLOAT : *from->kinds++) {
+    const uint8_t kind = from->failed ? WEIGHTS_FLOAT : *from->kinds++;
+    switch (kind) {
     case WEIGHTS_FLOAT:
-        found.floats = read_floats(from, columns * inputs);
+    case WEIGHTS_BFLOAT16:
+        found.real = numbers_of(from, columns * inputs, kind == WEIGHTS_BFLOAT16);
         break;
     case WEIGHTS_INT8:
         found.weights = take(from, columns * found.fours * 4, 1);
-        found.scale = read_floats(from, columns);
+        found.scale = take(from, columns, sizeof(uint16_t));
         found.sums = take(from, columns, sizeof(int32_t));
         break;
     case WEIGHTS_SPARSE:
@@ -67,7 +80,7 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
         kept = found.first_kept ? found.first_kept[found.blocks] : 0;
         found.kept = take(from, kept, sizeof(uint16_t));
         found.weights = take(from, kept, 64);
-        found.scale = read_floats(from, columns);
+        found.scale = take(from, columns, sizeof(uint16_t));
         found.sums = take(from, columns, sizeof(int32_t));
         break;
     case WEIGHTS_INT4: /* no more groups than int32 can add up */
@@ -75,26 +88,26 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
         from->failed |= found.groups > 512;
         found.weights = take(from, columns * found.groups, GROUP / 2);
         found.multipliers = take(from, columns * found.groups, 1);
-        found.scale = read_floats(from, columns);
+        found.scale = take(from, columns, sizeof(uint16_t));
         break;
     default:
         from->failed = 1;
     }
-    found.bias = read_floats(from, columns);
+    found.bias = numbers_of(from, columns, kind != WEIGHTS_FLOAT);
     return found;
 }
 
 reader model_tables(const model_header *model) {
-    return (reader){(const uint8_t *)model, model->tables_at, model->weights_at, NULL, 0};
+    return (reader){(const uint8_t *)model, model->tables_at, model->weights_at, NULL, 0, 0};
 }
 
 feature_tables read_tables(reader *from, const model_header *model) {
     feature_tables t = {.mels = model->mels, .floor = model->log_floor, .scale = model->log_scale};
-    t.window = read_floats(from, WINDOW_SAMPLES);
+    t.window = read_floats(from, WINDOW_SAMPLES / 2);
     t.turn = read_floats(from, 2 * 256);
-    t.unpack = read_floats(from, 2 * 256);
-    t.first_bin = take(from, t.mels, sizeof(uint32_t));
-    t.bins = take(from, t.mels, sizeof(uint32_t));
+    t.unpack = read_floats(from, 384);
+    t.first_bin = take(from, t.mels, 1);
+    t.bins = take(from, t.mels, 1);
     size_t weights = 0;
     for (uint32_t i = 0; !from->failed && i < t.mels; i++) weights += t.bins[i];
     t.triangles = read_floats(from, weights);
@@ -131,7 +144,7 @@ static int tables_fit(const model_header *m) {
     reader from = model_tables(m);
     const feature_tables t = read_tables(&from, m);
     for (uint32_t i = 0; !from.failed && i < t.mels; i++)
-        if (t.first_bin[i] > 256 || t.bins[i] > 256 - t.first_bin[i]) return 0;
+        if (t.first_bin[i] + t.bins[i] > 256) return 0;
     return !from.failed && from.at == m->weights_at;
 }
 
@@ -166,7 +179,7 @@ reader walk_weights(const model_header *m) {
         pass_linear(&from, 3 * attended, width), pass_linear(&from, width, attended);
         read_floats(&from, m->attention == ATTENTION_LINEAR ? layer->heads : (size_t)layer->heads * (m->left_context + 1));
         pass_linear(&from, 2 * convolved, width);
-        read_floats(&from, (size_t)m->kernel * convolved), read_floats(&from, convolved);
+        read_taps(&from, (size_t)m->kernel * convolved), read_taps(&from, convolved);
         if (m->state == STATE_INT8) read_floats(&from, convolved);
         pass_linear(&from, width, convolved);
         pass_linear(&from, layer->ffn_out, width), pass_linear(&from, width, layer->ffn_out);
@@ -204,7 +217,7 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && (m->attention == ATTENTION_LINEAR ? !m->left_context : within(m->left_context, 1, 4096, 1)) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_INT8 && m->log_scale > 0 &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_INT8 && m->taps <= TAPS_BFLOAT16 && m->log_scale > 0 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     if (!shape) return KOULING_CORRUPT;
     const uint32_t layers_end = (uint32_t)(sizeof(model_header) + m->layers * sizeof(layer_shape));
@@ -248,7 +261,7 @@ static int all_within(const int32_t *values, uint32_t count, int32_t least, int6
 
 kouling_status commands_read(command_set *set, const void *data) {
     const commands_header *h = data;
-    reader from = {data, sizeof *h, h->file_bytes, NULL, 0};
+    reader from = {data, sizeof *h, h->file_bytes, NULL, 0, 0};
     if (!within(h->nodes, 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
         !within(h->settle, 1, 65536, 1) || h->isolation > 65536 || h->hesitation > 65536 || h->unknown >= h->units)
         return KOULING_CORRUPT;

@@ -10,10 +10,11 @@
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
 #define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */
 
-enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_SPARSE = 3 }; /* of each linear layer, in a table before them all */
+enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_SPARSE = 3, WEIGHTS_BFLOAT16 = 4 }; /* of each linear layer, in a table before them all */
 enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
 enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1, STATE_INT8 = 2 }; /* the upper half of a float's bits; whole numbers, whose
                                                                 * scales are in the weights before and behind */
+enum { TAPS_FLOAT = 0, TAPS_BFLOAT16 = 1 };
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 #define SPARSE_MOST_INPUTS 4096 /* of a sparse layer: kernels may turn rows of them into something else beforehand */
 
@@ -28,7 +29,8 @@ typedef struct {
     uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
     uint32_t priming_frames; /* encoder frames of silence with which a stream begins */
     uint32_t state; /* how a stream stores what attention and convolution remember */
-    uint32_t reserved[3];
+    uint32_t taps; /* how those of the depthwise convolutions and their biases are stored */
+    uint32_t reserved[2];
 } model_header;
 
 /* What is left of a layer where some of it was pruned away; of the whole one, all. Behind the header, one for each. */
@@ -45,6 +47,12 @@ static inline uint32_t attention_width(const model_header *model, uint32_t layer
 /* CRC-32 (IEEE 802.3), as zlib's. */
 uint32_t checksum(const uint8_t *bytes, size_t count);
 
+/* Floats or bfloat16; the other one is NULL. */
+typedef struct {
+    const float *floats;
+    const uint16_t *halves;
+} numbers;
+
 /* Rows of `inputs` numbers in, rows of `outputs` out. Weights lie in blocks of 16 outputs: for every four inputs the
  * four weights of each output, so that sixteen products of four are one instruction where there is one. Of int4 weights,
  * to which 8 is added, 64 bytes hold those of eight inputs, the first four in their lower halves; inputs that fill up the
@@ -54,23 +62,23 @@ typedef struct {
     uint32_t inputs;
     uint32_t fours, blocks;     /* what is stored: inputs / 4 and outputs / 16, rounded up */
     uint32_t groups;            /* int4: inputs / GROUP, rounded up */
-    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4]; sparse: [kept][16][4] */
+    const uint8_t *weights;     /* int8: [blocks][fours][16][4]; int4: [blocks][groups][GROUP / 8][16][4]; sparse: [kept][16][4]; else NULL */
     const uint32_t *first_kept; /* sparse: [blocks + 1] where what is kept of each block begins */
     const uint16_t *kept;       /* sparse: which fours of inputs, ascending in each block; else NULL */
     const int8_t *multipliers;  /* int4: [blocks][groups][16] of a group's sum, else NULL */
-    const float *scale;         /* [blocks * 16] */
+    const uint16_t *scale;      /* int8, int4, sparse: [blocks * 16], bfloat16 */
     const int32_t *sums;        /* int8, sparse: [blocks * 16] of each output's weights, for kernels that need unsigned inputs */
-    const float *floats;        /* float: [blocks][inputs][16], else NULL */
-    const float *bias;          /* [blocks * 16] */
+    numbers real;               /* float, bfloat16: [blocks][inputs][16] */
+    numbers bias;               /* [blocks * 16] */
 } linear;
 
 /* What the features are made with, in the model file. The FFT of 512 real samples is one of 256 complex numbers, made
  * as 16 by 16. */
 typedef struct {
-    const float *window;       /* [400] */
+    const float *window;       /* [200] its first half; the second is its mirror image */
     const float *turn;         /* [2][256] cosine and -sine of 2 pi k1 n2 / 256, at 16 k1 + n2 */
-    const float *unpack;       /* [2][256] of 2 pi k / 512 */
-    const uint32_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
+    const float *unpack;       /* [384] cosine of 2 pi k / 512; its -sine lies 128 further on */
+    const uint8_t *first_bin, *bins; /* [mels] where each triangle begins, and how wide it is */
     const float *triangles;    /* their weights, one behind the other */
     uint32_t mels;
     float floor, scale;
@@ -84,6 +92,7 @@ typedef struct {
     const uint8_t *base;
     size_t at, end;
     const uint8_t *kinds; /* of the linear layers still to come */
+    int brief_taps; /* taps are bfloat16 */
     int failed;
 } reader;
 
@@ -91,6 +100,7 @@ reader model_weights(const model_header *model);
 /* Past all weights, where the model's shape puts their end. */
 reader walk_weights(const model_header *model);
 const float *read_floats(reader *from, size_t count);
+numbers read_taps(reader *from, size_t count);
 linear read_linear(reader *from, uint32_t outputs, uint32_t inputs);
 reader model_tables(const model_header *model);
 feature_tables read_tables(reader *from, const model_header *model);

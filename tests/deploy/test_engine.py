@@ -335,7 +335,7 @@ def content() -> bytes:
         (lambda c: damaged(c, 5000, 7, False), "the file is damaged"),
         (lambda c: damaged(c, 20, 19, True), "the file is damaged"),  # how many linear layers
         (
-            lambda c: damaged(c, struct.unpack_from("<I", c, 88)[0], 3, True),
+            lambda c: damaged(c, struct.unpack_from("<I", c, 88)[0], 4, True),
             "the file is damaged",
         ),  # how they are stored
         (lambda c: damaged(c, struct.unpack_from("<I", c, 88)[0], 2, True), "the file is damaged"),  # the patch in int4

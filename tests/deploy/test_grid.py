@@ -134,7 +134,7 @@ def test_a_folded_encoder_is_the_same(model: str) -> None:
 
 def int4_layers(content: bytes) -> int:
     at, linears = (int.from_bytes(content[i : i + 4], "little") for i in (88, 20))
-    return content[at : at + linears].count(model_file.SCHEMES["int4"])
+    return content[at : at + linears].count(model_file.KINDS["int4"])
 
 
 @pytest.mark.parametrize("model", MODELS)

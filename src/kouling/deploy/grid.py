@@ -62,6 +62,17 @@ class Grid:
         return Grid((self.scale * factor).astype(np.float32), self.multipliers)
 
 
+def to_bfloat16(values: Floats) -> NDArray[np.uint16]:
+    """The upper half of a float32's bits, rounded to the nearest, in the middle to even."""
+    bits = values.astype("<f4").view("<u4")
+    return np.asarray((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, dtype="<u2")
+
+
+def through_bfloat16(values: Floats) -> Floats:
+    """The numbers that are left of some when they are stored as bfloat16."""
+    return (to_bfloat16(values).astype("<u4") << 16).view("<f4").astype(np.float64)
+
+
 def padded(size: int, multiple: int = LANES) -> int:
     return -(-size // multiple) * multiple
 
@@ -146,7 +157,9 @@ def fit_scale(matrix: Floats, importance: Floats | None = None) -> NDArray[np.fl
     groups = _groups(matrix)
     best = _best(groups, _candidates(groups), _weights(groups, importance))
     finest = np.abs(best).max(axis=1) / LARGEST_MULTIPLIER
-    return np.asarray(np.maximum(finest, SMALLEST_STEP), dtype=np.float32)
+    # As the engine stores it; not rounded down, or the largest step would be out of reach.
+    scale = through_bfloat16(np.maximum(finest, SMALLEST_STEP) * (1 + 2.0**-8))
+    return np.asarray(scale, dtype=np.float32)
 
 
 def fit_multipliers(matrix: Floats, scale: NDArray[np.float32], importance: Floats | None = None) -> NDArray[np.int8]:

@@ -23,7 +23,7 @@ from kouling.commands import UNKNOWN, CommandSet
 from kouling.config import BlockShape, EncoderConfig
 from kouling.decoder import DEFAULT_ONSET_S
 from kouling.deploy import grid, state_scales
-from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded
+from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded, through_bfloat16, to_bfloat16
 from kouling.deploy.state_scales import StateScales
 from kouling.features import mel_filters, povey_window
 from kouling.recognizer import decoder_of, overlay_decoder
@@ -35,10 +35,11 @@ HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
 COMMANDS_VERSION = 1
 COMMANDS_HEADER_BYTES = 128
-SCHEMES = {"float": 0, "int8": 1, "int4": 2}
+SCHEMES = ("float", "int8", "int4")
+# Of linear layers. Sparse is an int8 layer whose zeros come in blocks; nobody asks for it.
+KINDS = {"float": 0, "int8": 1, "int4": 2, "sparse": 3, "bfloat16": 4}
 ATTENTIONS = {"windowed": 0, "local": 0, "linear": 1}  # a local window is one that is short
 STATES = {"float": 0, "bfloat16": 1, "int8": 2}
-SPARSE = 3  # how an int8 layer is stored whose zeros come in blocks; beside the SCHEMES, which are asked for
 SPARSE_LEAST_ZEROS = 0.25  # of all blocks: with fewer, a product takes no less time than with all of them
 SPARSE_MOST_INPUTS = 4096
 MAX_WINDOW = 64
@@ -74,8 +75,8 @@ def pack(
     remembered = state_scales.of_checkpoint(info, weights) if whole else list(map(state_scales.none, encoder.blocks))
     for index, shapes in enumerate(zip(encoder.blocks, stored, remembered, strict=True)):
         packer.block(f"blocks.{index}", *shapes, encoder.attention, whole)
-    # The head costs next to nothing and its errors go straight into the result.
-    packer.linear(*packer.layer("head"), scheme="float")
+    # The head costs little and its errors go straight into the result.
+    packer.linear(*packer.layer("head"), scheme=packer.unrounded)
     body = b"".join(map(_aligned, [bytes(packer.kinds), *packer.parts]))
     text = info.to_json().encode()
     layers = _aligned(b"".join(struct.pack("<4I", s.heads, s.ffn_in, s.ffn_out, s.channels) for s in stored))
@@ -93,7 +94,8 @@ def pack(
     sections = (tables_at, weights_at, commands_at, len(own), text_at, len(text))
     priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
     log = (features.log_floor, features.log_scale)
-    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I2I", *fields, *log, *sections, priming, STATES[state])
+    header = struct.pack(f"<{len(fields)}I2f{len(sections)}I", *fields, *log, *sections)
+    header += struct.pack("<3I", priming, STATES[state], packer.unrounded == "bfloat16")
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
@@ -177,26 +179,27 @@ def _aligned(data: bytes) -> bytes:
 
 
 def _feature_tables(info: ModelInfo) -> list[bytes]:
-    """The window, the turns of the FFT, and the mel triangles; see `feature_tables` in kernels.h."""
+    """The window, the turns of the FFT, and the mel triangles; see `feature_tables` in model.h."""
     config = info.config.features
-    turn = 2 * np.pi * np.outer(np.arange(16), np.arange(16)).ravel() / 256
-    unpack = 2 * np.pi * np.arange(256) / 512
     filters = mel_filters(config)
     heard = [np.flatnonzero(column) for column in filters.T]  # a triangle's bins; none in a very narrow one
     first = [int(bins[0]) if len(bins) else 0 for bins in heard]
     counts = [int(bins[-1]) + 1 - start if len(bins) else 0 for bins, start in zip(heard, first, strict=True)]
     triangles = [column[start : start + count] for column, start, count in zip(filters.T, first, counts, strict=True)]
-    tables = (povey_window(config), np.cos(turn), -np.sin(turn), np.cos(unpack), -np.sin(unpack))
+    turn = 2 * np.pi * np.outer(np.arange(16), np.arange(16)).ravel() / 256
+    unpack = 2 * np.pi * np.arange(384) / 512
+    tables = (povey_window(config)[:200], np.cos(turn), -np.sin(turn), np.cos(unpack))
     return [
         *(table.astype("<f4").tobytes() for table in tables),
-        *(np.array(numbers, dtype="<u4").tobytes() for numbers in (first, counts)),
+        *(np.array(numbers, dtype="u1").tobytes() for numbers in (first, counts)),
         np.concatenate(triangles).astype("<f4").tobytes(),
     ]
 
 
 def round_to_int4(weight: Floats, on: Grid | None = None) -> tuple[NDArray[np.int8], NDArray[np.int8], Floats]:
     """weight: (outputs, inputs), inputs a multiple of GROUP -> whole numbers from -8 to 7 (outputs, inputs), the
-    multiplier of each group (outputs, groups), and a scale for each output; weight = number * multiplier * scale.
+    multiplier of each group (outputs, groups), and a scale for each output, a bfloat16; weight = number * multiplier *
+    scale.
 
     on: the grid of the first outputs and inputs, zeros filling up; the one that fits best if left out.
     """
@@ -204,7 +207,7 @@ def round_to_int4(weight: Floats, on: Grid | None = None) -> tuple[NDArray[np.in
         on = grid.fit(weight)
     more, groups = len(weight) - len(on.scale), weight.shape[1] // GROUP - on.multipliers.shape[1]
     on = Grid(np.pad(on.scale, (0, more)), np.pad(on.multipliers, ((0, more), (0, groups))))
-    return grid.numbers(weight, on), on.multipliers, on.scale.astype(np.float64)
+    return grid.numbers(weight, on), on.multipliers, through_bfloat16(on.scale.astype(np.float64))
 
 
 def _without_zeros(blocks: NDArray[np.int8]) -> list[bytes] | None:
@@ -226,6 +229,7 @@ class _Packer:
         self.weights = weights
         self.scheme = scheme
         self.grids = grids
+        self.unrounded = "float" if scheme == "float" else "bfloat16"  # how weights are stored that are never integers
         self.kinds: list[int] = []  # of the linear layers
         self.parts: list[bytes] = []
 
@@ -239,6 +243,9 @@ class _Packer:
 
     def floats(self, values: Floats) -> None:
         self.parts.append(values.astype("<f4").tobytes())
+
+    def halves(self, values: Floats) -> None:
+        self.parts.append(to_bfloat16(values).tobytes())
 
     def grid_of(self, name: str, factor: Floats | float = 1.0, parts: int = 1, rows: int = 0) -> Grid | None:
         """That of a layer, if it has one, whose outputs are multiplied by `factor`; where they are filled up part by
@@ -258,25 +265,26 @@ class _Packer:
         whole = np.zeros((columns, 4 * fours))
         whole[:outputs, :inputs] = weight
         scheme = scheme or ("int4" if on else self.scheme)
-        self.kinds.append(SCHEMES[scheme])
-        if scheme == "float":
-            self.floats(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
+        self.kinds.append(KINDS[scheme])
+        numbers = self.floats if scheme == "float" else self.halves
+        if scheme in ("float", "bfloat16"):
+            numbers(whole[:, :inputs].reshape(-1, 16, inputs).transpose(0, 2, 1))
         elif scheme == "int8":
-            scale = np.maximum(np.abs(whole).max(axis=1), 1e-12) / 127
-            rounded = np.rint(whole / scale[:, None]).astype(np.int8)
+            scale = through_bfloat16(np.maximum(np.abs(whole).max(axis=1), 1e-12) / 127)
+            rounded = np.rint(whole / scale[:, None]).clip(-127, 127).astype(np.int8)
             blocks = rounded.reshape(-1, 16, fours, 4).transpose(0, 2, 1, 3)
             if sparse := _without_zeros(blocks):
-                self.kinds[-1] = SPARSE
+                self.kinds[-1] = KINDS["sparse"]
             self.parts += sparse or [blocks.tobytes()]
-            self.floats(scale)
+            numbers(scale)
             self.parts.append(rounded.sum(axis=1, dtype=np.int32).astype("<i4").tobytes())
         else:
             halves, multipliers, scale = round_to_int4(_more_columns(whole[:, :inputs], padded(inputs, GROUP)), on)
             pairs = (halves + 8).astype(np.uint8).reshape(-1, 16, halves.shape[1] // 8, 2, 4).transpose(3, 0, 2, 1, 4)
             self.parts.append((pairs[0] | pairs[1] << 4).tobytes())
             self.parts.append(multipliers.reshape(-1, 16, multipliers.shape[1]).transpose(0, 2, 1).tobytes())
-            self.floats(scale)
-        self.floats(np.pad(bias, (0, columns - outputs)))
+            numbers(scale)
+        numbers(np.pad(bias, (0, columns - outputs)))
 
     def stem(self, layers: int) -> None:
         """Channels are filled up to a multiple of LANES with some that are always 0."""
@@ -339,9 +347,10 @@ class _Packer:
         gain, shift = self.layer(f"{name}.batch_norm")
         mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
         factor = gain / np.sqrt(variance + 1e-5)
+        numbers = self.floats if self.unrounded == "float" else self.halves
         taps = taps[:, 0] * factor[:, None]
-        self.floats(_more_rows(taps * scales.conv[:, None], channels).T)
-        self.floats(_more_rows((bias - mean) * factor + shift + scales.middle * taps.sum(axis=1), channels))
+        numbers(_more_rows(taps * scales.conv[:, None], channels).T)
+        numbers(_more_rows((bias - mean) * factor + shift + scales.middle * taps.sum(axis=1), channels))
         if whole:
             self.floats(_more_rows(scales.middle / scales.conv, channels))
         weight, bias = self.layer(f"{name}.output")

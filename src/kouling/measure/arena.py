@@ -7,17 +7,19 @@ from collections.abc import Iterator
 
 from kouling.checkpoint import ModelInfo
 from kouling.deploy import model_file
-from kouling.deploy.grid import padded
+from kouling.deploy.grid import GROUP, LANES, padded
+from kouling.deploy.model_file import stored_shapes
 from kouling.measure.footprint import ACTIVATION, FLOAT_BYTES, IO, STATE, Buffer, Operation, Plan, Walk
 
 ALIGN = 64
 STATE_AT = 112  # in the header: how a stream stores what it remembers
 STATE_BYTES = {model_file.STATES[name]: size for name, size in (("float", FLOAT_BYTES), ("bfloat16", 2), ("int8", 1))}
-LANES = 16
-GROUP = 32  # inputs of an int4 layer that share a multiplier
-NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES = 40, 48, 8  # node_state and candidate of decoder.h
+TAPS_AT = 116  # and the file the convolutions' taps
+HALF_BYTES = 2  # of a bfloat16
+NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES, POINTER_BYTES = 40, 48, 8, 8  # node_state and candidate of decoder.h
+WAITING, WAITED = 64, 16  # DECODER_WAITING, DECODER_WAITED
 SCRATCH = {  # which scratch buffers hold something in which part of a step
-    "patch": ("window", "positions", "int8 inputs"),
+    "patch": ("window, then positions", "int8 inputs"),
     "deepen": ("positions", "convolved", "int8 inputs"),
     "mix": ("positions", "stem rows", "int8 inputs"),
     "project": ("stem rows", "frames", "int8 inputs"),
@@ -42,8 +44,8 @@ def plan(file: bytes, info: ModelInfo, frames: int, arena_bytes: int, at_once: i
     walk = Walk(info.config, len(info.units), frames, windowed=True)
     operations = _operations(info, walk, dict(_weights(file, info)))
     end = len(operations) - 1
-    state, scratch = _arena(file, info, most)
-    rest = arena_bytes - sum(state.values()) - sum(scratch.values())
+    state, scratch, scratch_bytes = _arena(file, info, most)
+    rest = arena_bytes - sum(state.values()) - scratch_bytes
     buffers = [Buffer(role, STATE, size, 0, end) for role, size in {**state, "stream and its samples": rest}.items()]
     for role, size in scratch.items():  # no scores in linear attention
         used = [i for i, each in enumerate(operations) if role in SCRATCH[_use(each)]]
@@ -58,46 +60,52 @@ def _use(operation: Operation) -> str:
     return operation.name if operation.part == "stem" else operation.part
 
 
-def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of what a stream remembers and of its scratch memory; `encoder_place`, `decoder_place`, `place` in C."""
+def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dict[str, int], int]:
+    """Bytes of what a stream remembers and of its scratch buffers, and of the place that these share, as laid out by
+    `encoder_place`, `decoder_place` and `place` in C."""
     encoder, mels, units = info.config.encoder, info.config.features.num_mels, len(info.units)
-    width, channels = encoder.hidden_size, padded(encoder.stem_channels)
-    shapes, context = model_file.stored_shapes(encoder), encoder.left_context + 1
+    width, channels, shapes = encoder.hidden_size, padded(encoder.stem_channels), stored_shapes(encoder)
     linear = encoder.attention == "linear"
-    window = encoder.lookahead + encoder.subsampling
-    turned, stem_width = padded((mels + 4) * window + 3), channels * (mels // 4)
-    positions = padded((mels // 2 + 2) * channels)
-    narrow = max(width, *(max(each.attention_width, each.channels) for each in shapes))
-    widest = (max(each.ffn_in, each.ffn_out, 3 * each.attention_width, 2 * each.channels) for each in shapes)
-    wide = max(padded(units), *widest)
-    lot = 0 if linear else max(_lot(each.heads) for each in shapes)
+    context = encoder.left_context + 1
     (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
     number = STATE_BYTES[state_kind]
-    row = FLOAT_BYTES if linear else number  # sums are always float32
-    keys, values = (context, encoder.head_size) if linear else (context, context)
+    sums = FLOAT_BYTES if linear else number  # sums are always float32
+    rows = encoder.head_size if linear else context  # of values
     names = ("sum of keys", "sums of keys times values") if linear else ("keys of the past", "values of the past")
-    pointers = _aligned(3 * 8 * encoder.layers)
     state = {
-        "stem state": _floats(encoder.lookahead * mels) + pointers,
-        names[0]: sum(_aligned(row * keys * each.attention_width) for each in shapes),
-        names[1]: sum(_aligned(row * values * each.attention_width) for each in shapes),
-        "convolution's past": sum(_aligned(number * encoder.conv_kernel_size * each.channels) for each in shapes),
+        "stem state": _floats(encoder.lookahead * mels) + _aligned(3 * POINTER_BYTES * encoder.layers),
+        names[0]: sum(_aligned(sums * context * shape.attention_width) for shape in shapes),
+        names[1]: sum(_aligned(sums * rows * shape.attention_width) for shape in shapes),
+        "convolution's past": sum(_aligned(number * encoder.conv_kernel_size * shape.channels) for shape in shapes),
         "decoder": _decoder_bytes(file),
         "features that wait": _floats(most * encoder.subsampling * mels),
         "log-probabilities that wait": _floats(most * units),
     }
+    attended = max(shape.attention_width for shape in shapes)
+    convolved = max(shape.channels for shape in shapes)
+    narrow = max(width, attended, convolved)
+    inner = max(max(shape.ffn_in, shape.ffn_out) for shape in shapes)
+    wide = max(padded(units), inner, 3 * attended, 2 * convolved)
+    lot = 0 if linear else max(_lot(shape.heads) for shape in shapes)
+    turned = padded((mels + 4) * (encoder.lookahead + encoder.subsampling) + 3)
+    stem_width, positions = channels * (mels // 4), padded((mels // 2 + 2) * channels)
+    reads_window = file[_weights_at(file)] in (model_file.KINDS["float"], model_file.KINDS["bfloat16"])
+    ends = _floats(positions) if reads_window else 0  # where the window begins
     scratch = {
-        "window": _floats(turned),
+        "window, then positions": max(ends + _floats(turned), _floats(positions)),
         "positions": _floats(positions),
-        "convolved": _floats(mels // 2 * channels),
+        "convolved": _floats(mels // 2 * channels if encoder.stem_layers else 0),
         "stem rows": _floats(most * stem_width),
         "frames": _floats(most * width),
         "normalised": _floats(most * narrow),
         "wide rows": _floats(most * wide),
         "scores": _floats(padded(context * lot)),
-        "int8 inputs": _aligned(max(most * max(narrow, wide, stem_width), turned, positions) + GROUP) + _floats(most),
+        "int8 inputs": _floats(most) + _aligned(max(most * max(narrow, wide, stem_width), turned, positions) + GROUP),
     }
-    return state, scratch
+    stem = scratch["stem rows"]
+    convolving = max(scratch["window, then positions"], scratch["positions"] + scratch["convolved"])
+    running = max(stem, scratch["normalised"] + scratch["wide rows"] + scratch["scores"]) + scratch["frames"]
+    return state, scratch, max(stem + convolving, running) + scratch["int8 inputs"]
 
 
 def _decoder_bytes(file: bytes) -> int:
@@ -107,7 +115,8 @@ def _decoder_bytes(file: bytes) -> int:
     commands = struct.unpack_from(f"<{nodes}i", file, at + 128 + 2 * _aligned(4 * nodes))
     ends = sum(command >= 0 for command in commands[1:])
     doubles = sum(_aligned(DOUBLE_BYTES * count) for count in (units, units, isolation, names))
-    return _aligned(NODE_BYTES * nodes) + doubles + _aligned(CANDIDATE_BYTES * ends)
+    candidates = sum(_aligned(CANDIDATE_BYTES * count) for count in (ends, min(ends + WAITED, WAITING) + 1))
+    return _aligned(NODE_BYTES * nodes) + doubles + candidates
 
 
 def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]) -> tuple[Operation, ...]:
@@ -131,15 +140,20 @@ def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]
     )
 
 
+def _weights_at(file: bytes) -> int:
+    at: int = struct.unpack_from("<I", file, 88)[0]
+    return at
+
+
 def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], int]]:
-    """Bytes in the model file of each part of a step, in the order in which they lie (`weights_fit` in model.c)."""
+    """Bytes in the model file of each part of a step, in the order in which they lie (`walk_weights` in model.c)."""
     encoder, mels = info.config.encoder, info.config.features.num_mels
     width, channels = encoder.hidden_size, padded(encoder.stem_channels)
-    (weights_at,) = struct.unpack_from("<I", file, 88)
-    (linears,) = struct.unpack_from("<I", file, 20)
-    (state_kind,) = struct.unpack_from("<I", file, STATE_AT)
+    weights_at = _weights_at(file)
+    linears, state_kind, taps_kind = (struct.unpack_from("<I", file, at)[0] for at in (20, STATE_AT, TAPS_AT))
     kinds = iter(file[weights_at : weights_at + linears])
-    at = weights_at + _aligned(linears)
+    tap = HALF_BYTES if taps_kind else FLOAT_BYTES
+    at = weights_at + _aligned(linears)  # of what is not counted yet
 
     def part(size: int) -> int:
         nonlocal at
@@ -151,20 +165,20 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
 
     def linear(outputs: int, inputs: int) -> int:
         columns, kind = padded(outputs), next(kinds)
-        blocks, fours, groups = columns // LANES, -(-inputs // 4), -(-inputs // GROUP)
-        if kind == model_file.SCHEMES["float"]:
-            return floats(columns * inputs) + floats(columns)
-        if kind == model_file.SCHEMES["int8"]:
-            return part(columns * fours * 4) + sum(floats(columns) for _ in range(3))
-        if kind == model_file.SPARSE:
+        number = FLOAT_BYTES if kind == model_file.KINDS["float"] else HALF_BYTES
+        if kind in (model_file.KINDS["float"], model_file.KINDS["bfloat16"]):
+            weights = part(number * columns * inputs)
+        elif kind == model_file.KINDS["int8"]:
+            weights = part(columns * padded(inputs, 4)) + part(number * columns) + floats(columns)
+        elif kind == model_file.KINDS["sparse"]:
+            blocks = columns // LANES
             (kept,) = struct.unpack_from("<I", file, at + 4 * blocks)
-            return (
-                part(4 * (blocks + 1))
-                + part(2 * kept)
-                + part(4 * LANES * kept)
-                + sum(floats(columns) for _ in range(3))
-            )
-        return part(columns * groups * GROUP // 2) + part(columns * groups) + floats(columns) + floats(columns)
+            weights = part(4 * (blocks + 1)) + part(2 * kept) + part(4 * LANES * kept)
+            weights += part(number * columns) + floats(columns)
+        else:
+            whole = columns * padded(inputs, GROUP)
+            weights = part(whole // 2) + part(whole // GROUP) + part(number * columns)
+        return weights + part(number * columns)
 
     def norm() -> int:
         return floats(width) + floats(width)
@@ -174,13 +188,13 @@ def _weights(file: bytes, info: ModelInfo) -> Iterator[tuple[tuple[int, str], in
         yield (0, "deepen"), sum(linear(channels, 3 * channels) for _ in range(encoder.stem_layers))
     yield (0, "mix"), linear(channels, 3 * channels)
     yield (0, "project"), linear(width, channels * (mels // 4)) + norm()
-    for block, shape in enumerate(model_file.stored_shapes(encoder), 1):
+    for block, shape in enumerate(stored_shapes(encoder), start=1):
         yield (block, "feed-forward in"), linear(shape.ffn_in, width) + linear(width, shape.ffn_in)
         attention = linear(3 * shape.attention_width, width) + linear(width, shape.attention_width)
         distances = 1 if encoder.attention == "linear" else encoder.left_context + 1  # or what is kept of each head
         yield (block, "attention"), attention + floats(shape.heads * distances)
         gate = linear(2 * shape.channels, width)
-        taps = floats(encoder.conv_kernel_size * shape.channels) + floats(shape.channels)
+        taps = part(tap * encoder.conv_kernel_size * shape.channels) + part(tap * shape.channels)
         if state_kind == model_file.STATES["int8"]:
             taps += floats(shape.channels)
         yield (block, "convolution"), gate + taps + linear(width, shape.channels)

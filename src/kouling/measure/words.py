@@ -206,7 +206,7 @@ CHINESE: dict[str, str] = {
     "log-probabilities that wait": "等待的对数概率",
     "stream and its samples": "流及其采样",
     "other activations": "其他激活",
-    "window": "窗口",
+    "window, then positions": "窗口，然后频率位置",
     "positions": "频率位置",
     "convolved": "卷积结果",
     "stem rows": "前端行",
