@@ -150,6 +150,17 @@ def test_int4_rounds_to_the_nearest_that_a_group_can_hold() -> None:
     assert (np.abs(found - weight) <= unit / 2 + 1e-9).mean() > 0.95 and (np.abs(found - weight) <= unit * 3).all()
 
 
+def test_numbers_are_rounded_to_the_nearest_bfloat16() -> None:
+    values = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-12, -3e-5, 0.0])
+    expected = [1.0, 1.0, 1 + 2**-6, 1 + 2**-7, -3.0040740966796875e-05, 0.0]
+    assert model_file.through_bfloat16(values).tolist() == expected
+
+
+def test_scales_are_numbers_that_the_file_holds() -> None:
+    scale = model_file.round_to_int4(np.random.default_rng(1).normal(size=(64, 64)))[2]
+    assert (model_file.through_bfloat16(scale) == scale).all()
+
+
 @pytest.mark.parametrize("weights", ["float", "int8", "int4"])
 def test_heads_and_channels_of_any_number_are_run(
     tiny: Callable[..., Engine], tiny_model: Path, voice: Callable[..., Samples], weights: str

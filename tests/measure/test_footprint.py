@@ -12,12 +12,14 @@ from bench import count
 from kouling import checkpoint, recognizer
 from kouling.config import PRESETS
 from kouling.deploy import engine, model_file, state_scales
+from kouling.deploy.engine import Engine
 from kouling.measure import arena, footprint, memory, runtimes
 from kouling.measure.footprint import ACTIVATION, Plan, Walk
 from kouling.measure.runtimes import SIZES, Subject
 from tests.shapes import SHAPES
 
 MODELS = ["en-base", "en-small", "en-commands"]
+CORPUS = Path(__file__).parents[2] / "engine" / "fuzz" / "corpus"
 
 
 def engine_of(model: str) -> Subject:
@@ -99,6 +101,22 @@ def accounted_for(subject: Subject, size: str) -> None:
     scratch = {each.role: each.bytes for each in plan.buffers if each.kind == ACTIVATION}
     assert max(plan.live_bytes) <= plan.variable_bytes
     assert set(scratch) <= {role for roles in arena.SCRATCH.values() for role in roles}
+
+
+@pytest.mark.parametrize(
+    "seed", sorted(CORPUS.glob("seed-[!s]*")) + [CORPUS / "seed-small"], ids=lambda path: path.name
+)
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_every_byte_is_accounted_for_whatever_the_shape(seed: Path, at_once: int) -> None:
+    """Pruned, linear, int4, float: the fuzzer's seeds are of all kinds."""
+    expected = struct_bytes(engine_of("en-small").plan("step"))
+    model, file = Engine(seed), seed.read_bytes()
+    frames = model.info.config.encoder.streaming_step_size
+    plan = arena.plan(file, model.info, frames, model.stream(at_once).size, at_once)
+    weights_at, commands_at = struct.unpack_from("<II", file, 88)
+    (linears,) = struct.unpack_from("<I", file, 20)
+    assert sum(each.weight_bytes for each in plan.operations) == commands_at - weights_at - -(-linears // 64) * 64
+    assert struct_bytes(plan) == expected
 
 
 @pytest.mark.skipif(not memory.ROLLUP.exists(), reason="only Linux says what is private")
