@@ -24,8 +24,9 @@ def measure(preset: str, seconds: float, recompute: bool) -> str:
 
     from kouling.config import PRESETS
     from kouling.encoder import Encoder
-    from kouling.train.loop import parameter_groups, recompute_blocks
+    from kouling.train.loop import parameter_groups
     from kouling.train.loss import ctc
+    from kouling.train.recompute import recompute_blocks
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

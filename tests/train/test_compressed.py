@@ -25,8 +25,9 @@ from kouling.compress.sparse import input_powers, sparsify  # noqa: E402
 from kouling.deploy import step  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
 from kouling.train import loop  # noqa: E402
-from kouling.train.loop import Trainer, recompute_blocks  # noqa: E402
+from kouling.train.loop import Trainer  # noqa: E402
 from kouling.train.recipe import Recipe  # noqa: E402
+from kouling.train.recompute import recompute_blocks  # noqa: E402
 from kouling.train.scenes import Batches, SceneMaker  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]

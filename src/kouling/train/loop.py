@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
@@ -34,6 +32,7 @@ from kouling.train.augment import add_noise_features, filter_features, mask_feat
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.objective import accuracy, carried, map_state, of_labels, per_word
 from kouling.train.recipe import Recipe, Training
+from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
 from kouling.train.zeros import clear_gradients, kept_weights
 
@@ -345,14 +344,6 @@ def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Gener
     left_context = rng.integers(contexts[0], contexts[1], endpoint=True)
     lookahead = rng.integers(chunk[0], chunk[1], endpoint=True) - encoder.streaming_step_size
     return Window(torch.tensor(left_context), torch.tensor(lookahead))
-
-
-def recompute_blocks(model: Encoder) -> None:
-    """In training, keep only what goes into each block, and compute the rest once more for the gradient (Chen et al.
-    2016, arXiv:1604.06174, section 4), with the same random numbers."""
-    for block in model.blocks:
-        # Not around the call, whose hooks (`Trainer.watched`) would then be called twice.
-        block.forward = partial(recomputed, block.forward, use_reentrant=False, preserve_rng_state=True)
 
 
 def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:
