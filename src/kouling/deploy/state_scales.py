@@ -27,6 +27,9 @@ PREFIX = "state."
 LARGEST = 127
 FRAMES_AT_ONCE = 64  # encoder frames of all recordings that are computed together
 MOST_FRAMES = 4096  # that scales are chosen by
+FINEST = (
+    16  # a channel that said nothing in calibration is rounded no finer than so much of most others: it may yet speak
+)
 REACHES = np.linspace(0.4, 1.0, 31)  # how much of the largest number is not cut off
 
 Floats = NDArray[np.float64]
@@ -136,7 +139,8 @@ def measure(
         if name.endswith(".conv"):
             middle = made.mean(axis=0)
             scales[name.replace("conv", "middle")] = middle
-            scales[name] = best_scales(made - middle)
+            best = best_scales(made - middle)
+            scales[name] = np.maximum(best, np.median(best) / FINEST)
         else:
             scales[name] = best_scales(made.reshape(-1, 1))
     return {f"{PREFIX}{name}": scale.astype(np.float32) for name, scale in scales.items()}
