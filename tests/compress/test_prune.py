@@ -154,24 +154,27 @@ def test_what_says_nothing_is_removed_and_nothing_is_missed(attention: str) -> N
     torch.testing.assert_close(heard(pruned, given), heard(encoder, given), atol=2e-5, rtol=0)
 
 
-def test_what_never_changes_is_folded_into_a_bias() -> None:
-    """Half of the units and channels are constant, so is what they say, and only its place changes."""
+def test_what_heads_say_on_average_is_folded_into_a_bias() -> None:
+    """Half of the heads always say the same, and only its place changes."""
     info, encoder = random_model()
     made = even_importance(encoder)
     for number, module in enumerate(modules_of(info.config.encoder)):
         constant = half_of(module.count, number)
-        made.scores[module.name][constant] = 0
-        if module.kind == "heads":
+        if module.kind != "heads":
             continue
-        layer: Any = encoder.get_submodule(f"{module.name}.{'expand' if module.kind == 'units' else 'depthwise'}")
+        made.scores[module.name][constant] = 0
+        layer: Any = encoder.get_submodule(f"{module.name}.query_key_value")
+        values = 2 * module.count * module.size
         with torch.no_grad():
-            layer.weight[constant] = 0
-            layer.bias[constant] += 1
+            for head in constant:
+                rows = slice(values + int(head) * module.size, values + (int(head) + 1) * module.size)
+                layer.weight[rows] = 0
+                layer.bias[rows] += 1
     measured = replace(made, means=importance(encoder, [loss_on(features())]).means)
-    smaller, weights = prune(info, weights_of(encoder), measured, Plan(units=0.5, channels=0.5))
+    smaller, weights = prune(info, weights_of(encoder), measured, Plan(heads=0.5))
     given = features(seed=2)
     torch.testing.assert_close(heard(step.build(smaller, weights), given), heard(encoder, given), atol=2e-5, rtol=0)
-    _, unfolded = prune(info, weights_of(encoder), made, Plan(units=0.5, channels=0.5))
+    _, unfolded = prune(info, weights_of(encoder), made, Plan(heads=0.5))
     assert (heard(step.build(smaller, unfolded), given) - heard(encoder, given)).abs().max() > 0.05
 
 

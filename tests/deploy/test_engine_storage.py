@@ -82,7 +82,7 @@ def test_blocks_of_zeros_are_left_out_and_no_bit_is_another(
     sparse = pack(model, 0.5)
     monkeypatch.setattr(model_file, "_without_zeros", lambda blocks: None)
     dense = pack(model, 0.5)
-    assert model_file.SPARSE in kinds(sparse) and model_file.SPARSE not in kinds(dense)
+    assert model_file.KINDS["sparse"] in kinds(sparse) and model_file.KINDS["sparse"] not in kinds(dense)
     assert len(sparse) < 0.7 * len(dense)
     for at_once in (LIVE, FILE, 5):
         assert np.array_equal(log_probs(sparse, features, at_once), log_probs(dense, features, at_once))
@@ -91,7 +91,7 @@ def test_blocks_of_zeros_are_left_out_and_no_bit_is_another(
 @pytest.mark.parametrize(("share", "expected"), [(0.0, False), (0.2, False), (0.3, True), (1.0, True)])
 def test_few_zeros_are_stored_as_they_are(share: float, expected: bool) -> None:
     content = pack("en-base", share)
-    assert (model_file.SPARSE in kinds(content)) == expected
+    assert (model_file.KINDS["sparse"] in kinds(content)) == expected
     _engine.Model(content)
 
 
@@ -112,7 +112,7 @@ def test_few_zeros_are_stored_as_they_are(share: float, expected: bool) -> None:
 def test_what_is_kept_must_lie_within_a_layer(damage: Callable[[Any, Any], None]) -> None:
     content = bytearray(pack("en-base", 0.5))
     (at,) = struct.unpack_from("<I", content, 88)
-    layer = min(i for i, kind in enumerate(content[at : at + 64]) if kind == model_file.SPARSE)
+    layer = min(i for i, kind in enumerate(content[at : at + 64]) if kind == model_file.KINDS["sparse"])
     assert layer == 3  # the first behind the stem, whose own end is where the first table of it begins
     at = content.index(_first_kept(), at)
     first = np.frombuffer(content, "<u4", 33, at)

@@ -160,7 +160,7 @@ class Plan:
 def prune(
     info: ModelInfo, weights: Mapping[str, NDArray[Any]], importance: Importance, plan: Plan
 ) -> tuple[ModelInfo, Weights]:
-    """The model without its least important elements. What they say on average goes into the bias of their reader.
+    """The model without its least important elements. What heads say on average goes into the bias of their reader.
 
     Of units and channels multiples of 16 are left, or all; of each module at least 16, and at least one head.
     Raises: ValueError where the importance is that of another model, or the plan leaves a module empty.
