@@ -545,9 +545,11 @@ def test_train_passes_on_what_it_is_given(run: Run, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("kouling.train.run.run", lambda *arguments: called.append(arguments))
     (tmp_path / "recipe.toml").write_text(RECIPE)
     assert run("train", "recipe.toml", "--data", "a", "--data", "b", "--out", "o", "--cache", "c").status == 0
-    ((recipe, folders, out, cache),) = called
+    assert run("train", "recipe.toml", "--data", "a", "--out", "o", "--cache", "c", "--keep-scenes", "k").status == 0
+    (recipe, folders, out, cache, kept), (*_, shared) = called
     assert recipe.name == "tiny"
-    assert (folders, out, cache) == ([Path("a"), Path("b")], Path("o"), Path("c"))
+    assert (folders, out, cache, kept) == ([Path("a"), Path("b")], Path("o"), Path("c"), None)
+    assert shared == Path("k")
 
 
 def test_train_writes_its_validation_part_instead(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
