@@ -22,7 +22,8 @@ from kouling import checkpoint  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
 from kouling.train import loop  # noqa: E402
-from kouling.train.loop import Trainer, best_of, draw_window, parameter_groups, rate_at, start_from  # noqa: E402
+from kouling.train.curves import best_of  # noqa: E402
+from kouling.train.loop import Trainer, draw_window, parameter_groups, rate_at, start_from  # noqa: E402
 from kouling.train.recipe import Recipe, Training  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]
