@@ -224,8 +224,8 @@ def test_other_runtimes_leave_scales_alone(scales: Callable[[str], Weights]) -> 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"state.0.keys": None}, "a state in int8 needs state.0.keys, which `kouling compress` measures"),
-        ({"state.1.conv": None}, "a state in int8 needs state.1.conv, which `kouling compress` measures"),
+        ({"state.0.keys": None}, "a state in int8 needs state.0.keys, which `state_scales.measure` finds"),
+        ({"state.1.conv": None}, "a state in int8 needs state.1.conv, which `state_scales.measure` finds"),
         ({"state.1.values": [0.0]}, "state.1.values is no scale; allowed: 1 numbers, above 0"),
         ({"state.1.values": [np.nan]}, "state.1.values is no scale; allowed: 1 numbers, above 0"),
         ({"state.0.conv": [1.0]}, "state.0.conv is no scale; allowed: 64 numbers, above 0"),

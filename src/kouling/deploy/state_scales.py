@@ -69,7 +69,7 @@ def of_checkpoint(info: ModelInfo, weights: Mapping[str, NDArray[Any]]) -> list[
         for name, size in sizes(info, shape).items():
             key = f"{PREFIX}{block}.{name}"
             if key not in weights:
-                raise ValueError(f"{info.name}: a state in int8 needs {key}, which `kouling compress` measures")
+                raise ValueError(f"{info.name}: a state in int8 needs {key}, which `state_scales.measure` finds")
             numbers = weights[key].astype(np.float64).ravel()
             least = -np.inf if name == "middle" else 0
             if numbers.size != size or not ((numbers > least) & (numbers < np.inf)).all():
