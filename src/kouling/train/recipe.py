@@ -118,7 +118,7 @@ class Training:
     varying_cached: list[int] = field(default_factory=list)
     varying_chunk: list[int] = field(default_factory=list)
     keep_zeros: bool = False  # blocks of zeros in the weights of `initial` stay zero; see zeros.py
-    recompute: bool = False  # of each block only its input is kept for the gradient: less memory, a third more time
+    recompute: bool = False  # of each block only its input is kept for the gradient: less memory, half more time
 
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
