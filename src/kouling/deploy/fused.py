@@ -1,0 +1,262 @@
+"""The encoder in the form that other people's runtimes and NPUs take: the same numbers from fewer, plainer operators.
+
+What exporters and NPU compilers do not do by themselves is done here, each as a function of its own:
+
+- `fold_norm`: gain and bias of a normalisation, and any factor of the output, into the linear layer behind it;
+- `fold_batch_norm`: batch normalisation into the depthwise convolution;
+- `halved`: the half with which a block takes its feed-forward modules, into weights;
+- queries, keys and values are one product, and the scale of the scores lies in the queries' weights;
+- `Block`: relative positions are a constant that is added, not gathered; a stream begins with silence
+  (`primed_state`), so its caches are always full: no mask, no counter, no integers but indices;
+- `FusedStem`: the frames of a window are input channels of one convolution over frequency. Its stride in time, which
+  NPUs limit to 3, is then none at all;
+- the last layer gives logits: the logarithm of a softmax is left to the caller, who may not need it.
+
+Shapes as in `encoder.py`. A `Fused` takes a fixed number of frames: compilers of NPUs plan their memory by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kouling import encoder
+from kouling.checkpoint import ModelInfo
+from kouling.config import EncoderConfig
+from kouling.deploy import step
+from kouling.recognizer import overlay_decoder
+
+# Queries of a long call go in blocks with the keys that they can see: the scores of all would be mostly masked.
+QUERIES = 36
+# Outside the window, in front of the softmax. Not more: int8 has 256 steps for all scores. e^-24 is none of a weight.
+OUTSIDE = -24.0
+# A channel that said nothing in calibration is drawn out no further than this: it may yet speak.
+FINEST = 4096.0
+# What is gated may be this much larger than what comes out of the gate; where it is large the gate is mostly shut.
+# Tried from 1 to 32 on three models: 4 is best for two and next to the best for the third.
+LARGER = 4.0
+
+
+def fold_norm(norm: nn.LayerNorm, linear: nn.Linear, scale: Tensor | float = 1.0) -> tuple[nn.LayerNorm, nn.Linear]:
+    """Both as one: `linear(norm(x)) * scale`, the gain and bias of the norm in the weights."""
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    scale = torch.as_tensor(scale).expand(len(weight))
+    result = nn.Linear(linear.in_features, linear.out_features)
+    result.weight.data = weight * norm.weight.detach() * scale[:, None]
+    result.bias.data = (bias + weight @ norm.bias.detach()) * scale
+    return nn.LayerNorm(linear.in_features, norm.eps, elementwise_affine=False), result
+
+
+def fold_batch_norm(depthwise: nn.Conv1d, norm: nn.BatchNorm1d) -> nn.Conv1d:
+    folded: nn.Conv1d = nn.utils.fuse_conv_bn_eval(depthwise, norm)
+    return folded
+
+
+def halved(linear: nn.Linear) -> nn.Linear:
+    """Half of what a linear layer gives."""
+    result = nn.Linear(linear.in_features, linear.out_features)
+    result.weight.data = 0.5 * linear.weight.detach()
+    result.bias.data = 0.5 * linear.bias.detach()
+    return result
+
+
+def _parts(linear: nn.Linear, count: int) -> list[nn.Linear]:
+    """The rows of a linear layer, as layers of their own."""
+    found = []
+    for weight, bias in zip(linear.weight.detach().chunk(count), linear.bias.detach().chunk(count), strict=True):
+        part = nn.Linear(linear.in_features, len(weight))
+        part.weight.data, part.bias.data = weight.clone(), bias.clone()
+        found.append(part)
+    return found
+
+
+class FusedFeedForward(nn.Module):
+    """Half of a feed-forward module's output."""
+
+    def __init__(self, module: encoder.FeedForward) -> None:
+        super().__init__()
+        self.norm, self.expand = fold_norm(module.norm, module.expand)
+        self.contract = halved(module.contract)
+
+    def forward(self, x: Tensor) -> Tensor:
+        contracted: Tensor = self.contract(F.silu(self.expand(self.norm(x))))
+        return contracted
+
+
+class Block(nn.Module):
+    """A Conformer block whose caches are full. (B, N, D), (B, L, A), (B, L, A), (B, K - 1, C) -> the same."""
+
+    def __init__(self, block: encoder.ConformerBlock, config: EncoderConfig, frames: int) -> None:
+        """frames: N, encoder frames of a call. Raises: ValueError where the attention is linear."""
+        super().__init__()
+        attention, convolution = block.attention, block.convolution
+        if not isinstance(attention, encoder.WindowedAttention):
+            raise ValueError(f"attention is {config.attention!r}; allowed for this target: windowed, local")
+        self.units: Tensor
+        self.bias: Tensor
+        self.size = min(frames, QUERIES)
+        self.left_context = config.left_context
+        width, self.heads = attention.output.in_features, attention.heads
+        self.feed_forward_in = FusedFeedForward(block.feed_forward_in)
+        self.feed_forward_out = FusedFeedForward(block.feed_forward_out)
+        scale = torch.cat([torch.full((width,), (width // self.heads) ** -0.5), torch.ones(2 * width)])
+        self.query_key_value = nn.Sequential(*fold_norm(attention.norm, attention.query_key_value, scale))
+        full = torch.tensor([config.left_context])
+        bias = attention.window_bias(self.size, full).detach().clamp(min=OUTSIDE)
+        self.register_buffer("bias", bias, persistent=False)
+        self.output = attention.output
+        # Two products: a sigmoid's input and what it gates have ranges of their own.
+        self.gate_norm, gate = fold_norm(convolution.norm, convolution.gate)
+        self.gate_value, self.gate = _parts(gate, 2)
+        self.register_buffer("units", torch.ones(self.gate.out_features), persistent=False)  # see `equalize`
+        self.depthwise = fold_batch_norm(convolution.depthwise, convolution.batch_norm)
+        self.pointwise = convolution.output
+        self.norm = block.norm
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        new = x.shape[1]
+        x = x + self.feed_forward_in(x)
+        query, key, value = self.query_key_value(x).chunk(3, dim=-1)
+        keys, values = torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1)
+        q, k, v = (encoder.split_heads(t, self.heads) for t in (query, keys, values))
+        attended = [self.attend(q, k, v, start) for start in range(0, new, self.size)]
+        x = x + self.output(encoder.join_heads(attended[0] if len(attended) == 1 else torch.cat(attended, dim=2)))
+        normal = self.gate_norm(x)
+        frames = torch.cat([past, self.gate_value(normal) * self.gate(normal).sigmoid()], dim=1)
+        convolved = self.depthwise(frames.transpose(1, 2)).transpose(1, 2)
+        x = x + self.pointwise(F.silu(convolved))
+        x = self.norm(x + self.feed_forward_out(x))
+        return x, keys[:, new:], values[:, new:], frames[:, new:]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, start: int) -> Tensor:
+        """(B, H, ., A / H): the queries from `start` against the keys that they can see."""
+        q = q[:, :, start : start + self.size]
+        seen = slice(start, start + q.shape[2] + self.left_context)
+        bias = self.bias[:, :, : q.shape[2], : q.shape[2] + self.left_context]
+        return (q @ k[:, :, seen].transpose(2, 3) + bias).softmax(dim=-1) @ v[:, :, seen]
+
+
+class FusedStem(nn.Module):
+    """(B, T, M), (B, lookahead, M) -> (B, N, D), the last feature frames."""
+
+    def __init__(self, stem: encoder.Stem, config: EncoderConfig) -> None:
+        super().__init__()
+        self.hop, self.context = config.subsampling, config.lookahead
+        weight = stem.patch.weight.detach()  # (C, 1, window, 5)
+        self.patch = nn.Conv2d(weight.shape[2], weight.shape[0], (1, 5), stride=(1, 2), padding=(0, 2))
+        self.patch.load_state_dict({"weight": weight.transpose(1, 2), "bias": stem.patch.state_dict()["bias"]})
+        self.deepen, self.mix, self.project, self.norm = stem.deepen, stem.mix, stem.project, stem.norm
+
+    def forward(self, features: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        frames = torch.cat([tail, features], dim=1)
+        count = features.shape[1] // self.hop
+        if count == 1:
+            windows = frames[:, :, None]  # (B, window, 1, M)
+        else:
+            shifts = range(self.hop + self.context)
+            last = (count - 1) * self.hop + 1
+            windows = torch.stack([frames[:, shift : shift + last : self.hop] for shift in shifts], dim=1)
+        x = F.silu(self.patch(windows))  # (B, C, N, M / 2)
+        for layer in self.deepen:
+            x = x + F.silu(layer(x))
+        x = F.silu(self.mix(x))  # (B, C, N, M / 4)
+        x = self.project(x.transpose(1, 2).flatten(2))
+        return self.norm(x), frames[:, frames.shape[1] - self.context :]
+
+
+class Fused(nn.Module):
+    """features (B, T, M), state tensors -> logits (B, N, V), next state tensors; no structure left, as exporters want
+    it. The state is that of `step.flatten` without its last tensor, the counter."""
+
+    def __init__(self, whole: encoder.Encoder, frames: int) -> None:
+        """frames: T, feature frames of a call. Raises: ValueError where the model's attention is linear, or T is no
+        multiple of its subsampling."""
+        super().__init__()
+        config = whole.config.encoder
+        if frames < 1 or frames % config.subsampling:
+            raise ValueError(f"frames is {frames}; allowed: multiples of {config.subsampling}, the subsampling")
+        self.stem, self.head = FusedStem(whole.stem, config), whole.head
+        each = frames // config.subsampling
+        self.layers = [Block(b, config, each) for b in whole.blocks if isinstance(b, encoder.ConformerBlock)]
+        self.blocks = nn.ModuleList(self.layers)
+
+    def forward(self, features: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        x, tail = self.stem(features, state[0])
+        following = [tail]
+        for index, block in enumerate(self.layers):
+            x, *caches = block(x, *state[1 + 3 * index : 4 + 3 * index])
+            following += caches
+        return self.head(x), *following
+
+
+def primed_state(info: ModelInfo, whole: encoder.Encoder, module: Fused | None = None) -> list[Tensor]:
+    """What a stream remembers after the silence with which it begins (`DecoderConfig.priming_s`); all caches are full.
+
+    module: the form that takes it, if it was equalised.
+
+    Raises: ValueError where that silence is too short to fill them.
+    """
+    config = info.config.encoder
+    frames = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
+    if frames < config.left_context:
+        raise ValueError(f"a stream begins with {frames} encoder frames of silence; allowed: {config.left_context} up")
+    with torch.no_grad():
+        silence = torch.zeros(1, frames * config.subsampling, info.config.features.num_mels)
+        state = whole(silence, whole.initial_state())[1]
+    tensors = [tensor.clone().contiguous() for tensor in step.flatten(state)[:-1]]
+    for index, block in enumerate(module.layers if module else []):
+        tensors[3 + 3 * index].div_(block.units)
+    return tensors
+
+
+@torch.no_grad()
+def equalize(module: Fused, calls: Iterable[Sequence[Tensor]]) -> None:
+    """Give the channels of every convolution like ranges, in place; the logits stay what they are. int8 has one scale
+    for a whole tensor, and of a channel a hundred times smaller than the largest nothing would be left (cross-layer
+    equalisation, Nagel et al. 2019, arXiv:1906.04721, section 4.1): what a channel is divided by before it is cached,
+    its taps are multiplied by.
+
+    calls: inputs of representative calls, each with the state that it meets, of the module as it is. The convolutions'
+    own part of the state is in `Block.units` afterwards, which `primed_state` knows.
+    """
+    values = [torch.zeros(len(block.units)) for block in module.layers]
+    gated = [torch.zeros(len(block.units)) for block in module.layers]
+    hooks = []
+    for index, block in enumerate(module.layers):
+        hooks.append(block.gate_value.register_forward_hook(_keep_largest(values[index])))
+        hooks.append(block.depthwise.register_forward_pre_hook(_keep_largest_given(gated[index])))
+    try:
+        for inputs in calls:
+            module(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for block, value, product in zip(module.layers, values, gated, strict=True):
+        factor = torch.maximum(product, value / LARGER)
+        factor = factor.clamp(min=factor.max() / FINEST)
+        block.units *= factor
+        block.gate_value.weight /= factor[:, None]
+        block.gate_value.bias /= factor
+        block.depthwise.weight *= factor[:, None, None]
+
+
+def _keep_largest(kept: Tensor) -> Callable[[nn.Module, Any, Tensor], None]:
+    """A hook that keeps the largest output (1, N, C) of each channel."""
+
+    def hook(module: nn.Module, given: Any, result: Tensor) -> None:
+        torch.maximum(kept, result.abs().amax(dim=(0, 1)), out=kept)
+
+    return hook
+
+
+def _keep_largest_given(kept: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    """A hook that keeps the largest input (1, C, N) of each channel."""
+
+    def hook(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        torch.maximum(kept, given[0].abs().amax(dim=(0, 2)), out=kept)
+
+    return hook
