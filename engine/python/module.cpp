@@ -114,6 +114,19 @@ public:
         }
         return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, owner->units}, keeper));
     }
+    nb::list decode(Features log_probs) {
+        if (log_probs.shape(1) != owner->units) throw nb::value_error("log_probs must be (N, units)");
+        std::vector<kouling_event> all;
+        {
+            nb::gil_scoped_release released;
+            for (size_t at = 0, used = 0, heard = 0; at < log_probs.shape(0); at += used) {
+                const float *left = log_probs.data() + at * owner->units;
+                require(kouling_decode(stream, left, log_probs.shape(0) - at, &used, events, &heard));
+                all.insert(all.end(), events, events + heard);
+            }
+        }
+        return as_list(all);
+    }
     size_t size{};
 
 private:
@@ -142,5 +155,6 @@ NB_MODULE(_engine, m) {
         .def("accept", &Stream::accept, nb::arg("samples"))
         .def("finish", &Stream::finish)
         .def("features", &Stream::features, nb::arg("samples"))
-        .def("log_probs", &Stream::log_probs, nb::arg("features"), nb::arg("subsampling"));
+        .def("log_probs", &Stream::log_probs, nb::arg("features"), nb::arg("subsampling"))
+        .def("decode", &Stream::decode, nb::arg("log_probs"));
 }

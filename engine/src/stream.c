@@ -211,6 +211,17 @@ kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_
     return KOULING_OK;
 }
 
+kouling_status kouling_decode(kouling_stream *s, const float *log_probs, size_t frames, size_t *used,
+                              kouling_event *events, size_t *heard) {
+    if (!s || (!log_probs && frames) || !used || !events || !heard) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    const uint32_t units = s->encoder.model->units;
+    if (frames > MOST_BYTES / sizeof(float) / units) return KOULING_NOT_ALLOWED;
+    for (*used = *heard = 0; *used < frames && *heard + DECODER_WAITING + 1 <= KOULING_MAX_EVENTS; ++*used)
+        *heard += decoder_advance(&s->decoder, log_probs + *used * units, events + *heard);
+    return KOULING_OK;
+}
+
 kouling_status kouling_shape(const kouling_model *model, uint32_t *mels, uint32_t *step, uint32_t *units) {
     if (!model || !model->data || !mels || !step || !units) return KOULING_NULL;
     const model_header *m = model->data;

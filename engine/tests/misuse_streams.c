@@ -13,6 +13,7 @@ static void use_without_stream(kouling_stream *stream, kouling_status expected) 
     TOLD(kouling_finish(stream, events, &count));
     TOLD(kouling_features(stream, samples, 4, &used, numbers, 0, &count));
     TOLD(kouling_log_probs(stream, numbers, 0, numbers));
+    TOLD(kouling_decode(stream, numbers, 0, &used, events, &count));
     free(events);
 }
 
@@ -126,6 +127,14 @@ void streams(const kouling_model *model) {
     EXPECT(kouling_features(stream, samples, 1600, &used, features, 1, &count), OK);
     CHECK(used == WINDOW_SAMPLES && count == 1);
 
+    size_t given, events_heard;
+    kouling_event decoded[KOULING_MAX_EVENTS];
+    EXPECT(kouling_decode(stream, NULL, 1, &given, decoded, &events_heard), NULL);
+    EXPECT(kouling_decode(stream, log_probs, 1, NULL, decoded, &events_heard), NULL);
+    EXPECT(kouling_decode(stream, log_probs, 1, &given, NULL, &events_heard), NULL);
+    EXPECT(kouling_decode(stream, log_probs, 1, &given, decoded, NULL), NULL);
+    EXPECT(kouling_decode(stream, log_probs, SIZE_MAX, &given, decoded, &events_heard), NOT_ALLOWED);
+    EXPECT(kouling_decode(stream, NULL, 0, &given, decoded, &events_heard), OK);
     EXPECT(kouling_log_probs(stream, NULL, step, log_probs), NULL);
     EXPECT(kouling_log_probs(stream, features, step, NULL), NULL);
     EXPECT(kouling_log_probs(stream, NULL, 0, NULL), OK);

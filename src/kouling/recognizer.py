@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "en-commands"
 ENGINE_FILE = "model.kouling"  # of the C engine
+BUNDLE_FILE = "model.json"  # of a bundle, an export for another runtime; see deploy/bundle.py
 STEP_FILE = "step.onnx"  # of ONNX Runtime, where the engine was not built
 # Silence that ends a recording, besides the lookahead: the encoder may say a word a little after it was spoken.
 FLUSH_S = 0.8
@@ -155,14 +156,14 @@ def model_names() -> list[str]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of an installed model's name, of a folder that `kouling train` made, or a path as it is. In a folder it
-    is the engine's, where the engine was built and there is one.
+    """The file of an installed model's name, of a folder that `kouling train` or `kouling export` made, or a path as it
+    is. In a folder it is the engine's, where the engine was built and there is one.
 
     Raises: ValueError listing the models there are.
     """
     path = MODELS / str(model) if str(model) in model_names() else Path(model)
     built = importlib.util.find_spec("kouling._engine") is not None
-    for name in (ENGINE_FILE, STEP_FILE) if built else (STEP_FILE,):
+    for name in (ENGINE_FILE, STEP_FILE, BUNDLE_FILE) if built else (STEP_FILE, BUNDLE_FILE):
         if (path / name).is_file():
             if not built and (path / ENGINE_FILE).is_file():
                 logger.warning("kouling: the C engine was not built on installing (no compiler?); using ONNX Runtime")
@@ -188,7 +189,7 @@ class Engine(Protocol):
 
 
 def load_runner(model: str | Path = DEFAULT_MODEL) -> Runner | Engine:
-    """The model on its runtime: the C engine for `.kouling`, else ONNX Runtime.
+    """The model on its runtime: the C engine for `.kouling`, a bundle's own for its `model.json`, else ONNX Runtime.
 
     Raises: ValueError where there is none of that name, or it is unusable.
     """
@@ -197,6 +198,10 @@ def load_runner(model: str | Path = DEFAULT_MODEL) -> Runner | Engine:
         from kouling.deploy.engine import Engine
 
         return Engine(path)
+    if path.name == BUNDLE_FILE:
+        from kouling.deploy import bundle
+
+        return bundle.load(path.parent)
     from kouling.deploy.onnx import OnnxRunner
 
     return OnnxRunner(path)

@@ -12,8 +12,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from kouling import recognizer, show
-from kouling.cli.options import DONE, FAILED, complain, default_cache, verb, writable_folder
+from kouling import show
+from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, default_cache, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -103,13 +103,3 @@ def run(options: argparse.Namespace) -> int:
         for passed, text in work.verdicts():
             show.console.print(f"[{'green' if passed else 'red'}]{'✓' if passed else '✗'}[/] {escape(text)}")
     return DONE if result["kept"] else FAILED
-
-
-def checkpoint_of(model: str) -> Path:
-    """The checkpoint of an installed model's name, a folder, or itself. Raises: ValueError saying what there is."""
-    path = recognizer.MODELS / model if model in recognizer.model_names() else Path(model)
-    path = path / "model.safetensors" if path.is_dir() else path
-    if path.suffix != ".safetensors" or not path.is_file():
-        names = ", ".join(recognizer.model_names())
-        raise ValueError(f"{model}: no checkpoint to compress; allowed: {names}, or a path to model.safetensors")
-    return path

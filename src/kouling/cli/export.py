@@ -3,44 +3,124 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from kouling.cli.options import DONE, verb
+from kouling import show
+from kouling.checkpoint import write_whole
+from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
+
+FILES = ("engine", "onnx", "c-array")  # targets whose export is a single file
+BUNDLES = ("litert", "ethos-u", "openvino", "executorch")
 
 
 def add(verbs: Any) -> None:
     send = verb(verbs, "export", run, "write a trained model for another runtime")
-    send.add_argument("model", type=Path, metavar="MODEL", help="checkpoint, model.safetensors")
-    send.add_argument("--target", required=True, choices=["engine", "onnx"])
+    send.add_argument("model", metavar="MODEL", help="installed name, folder, or model.safetensors")
+    send.add_argument("--target", required=True, choices=[*FILES, *BUNDLES])
     send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
     send.add_argument(
         "--weights",
         choices=["int8", "int4", "float"],
-        help="engine: how weights are stored; if left out int4 where the checkpoint was made for it, else int8",
+        help="engine, c-array: of weights; if left out int4 where the checkpoint was made for it, else int8",
     )
     send.add_argument(
         "--state",
         choices=["float", "bfloat16", "int8"],
-        help="engine: how a stream stores what it remembers; float if left out",
+        help="engine, c-array: how a stream stores what it remembers; float if left out",
     )
-    send.add_argument("-o", "--output", type=Path, required=True)
+    send.add_argument(
+        "--scheme",
+        choices=["float", "dynamic", "static"],
+        help="other targets: float, int8 weights, or all int8 as NPUs need it; float if left out, static for ethos-u",
+    )
+    send.add_argument(
+        "--recordings",
+        type=Path,
+        metavar="DIR",
+        help="real speech: every other recording calibrates static int8, the rest proves the export",
+    )
+    send.add_argument("--frames", type=int, metavar="T", help="feature frames of a call; those of a step if left out")
+    send.add_argument("--accelerator", metavar="A", help="ethos-u: ethos-u55-128 if left out, ethos-u85-256, ...")
+    send.add_argument(
+        "--levels",
+        type=int,
+        metavar="N",
+        help="weights of a channel take N values, 31 or 15: smaller and faster on NPUs",
+    )
+    send.add_argument("--require-full-npu", action="store_true", help="ethos-u: fail where the CPU is needed")
+    send.add_argument(
+        "-o", "--output", type=Path, required=True, help="a file (engine, onnx, c-array), or a new folder"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.target == "engine":
-        from kouling.deploy import engine
-
-        engine.export(options.model, options.output, options.weights, options.commands, options.state or "float")
-        return DONE
-    if options.commands or options.weights or options.state:
-        raise ValueError(
-            f"--commands, --weights and --state go with --target engine, not with --target {options.target}"
-        )
+    refuse_strangers(options)
     try:
-        from kouling.deploy import onnx
-
-        onnx.export(options.model, options.output)
+        path = checkpoint_of(options.model)
+        return _bundle(options, path) if options.target in BUNDLES else _file(options, path)
     except ModuleNotFoundError as error:
         raise ValueError(f"export needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
+
+
+def refuse_strangers(options: argparse.Namespace) -> None:
+    """Raises: ValueError where an option does not go with the target."""
+    own = {
+        "commands": ("engine", "c-array"),
+        "weights": ("engine", "c-array"),
+        "state": ("engine", "c-array"),
+        "scheme": BUNDLES,
+        "recordings": BUNDLES,
+        "frames": BUNDLES,
+        "levels": BUNDLES,
+        "accelerator": ("ethos-u",),
+        "require_full_npu": ("ethos-u",),
+    }
+    for name, targets in own.items():
+        if getattr(options, name) and options.target not in targets:
+            raise ValueError(
+                f"--{name.replace('_', '-')} goes with --target {' or '.join(targets)}, not with {options.target}"
+            )
+
+
+def _file(options: argparse.Namespace, path: Path) -> int:
+    if options.target == "onnx":
+        from kouling.deploy import onnx
+
+        onnx.export(path, options.output)
+        return DONE
+    from kouling.deploy import c_array, engine
+
+    wanted = (options.weights, options.commands, options.state or "float")
+    if options.target == "engine":
+        engine.export(path, options.output, *wanted)
+        return DONE
+    with tempfile.TemporaryDirectory() as folder:
+        packed = Path(folder) / "model.kouling"
+        engine.export(path, packed, *wanted)
+        text = c_array.header(packed.read_bytes(), engine.Engine(packed).info.name)
+    write_whole(options.output, text.encode())
+    return DONE
+
+
+def _bundle(options: argparse.Namespace, path: Path) -> int:
+    from kouling.deploy import bundle, ethos_u
+    from kouling.deploy.bundle import Order
+
+    scheme = options.scheme or ("static" if options.target == "ethos-u" else "float")
+    accelerator = options.accelerator or ethos_u.DEFAULT
+    order = Order(options.target, scheme, options.frames, options.recordings, accelerator, options.levels)
+    found = bundle.export(path, order, options.output, show.errors.status)
+    on_cpu = [each for each in found.placed if each.on == "CPU"]
+    if found.estimate:
+        show.console.print(found.estimate.line)
+        for each in on_cpu:
+            show.console.print(f"on the CPU: {each.count} {each.kind}: {each.why}")
+    if found.parity:
+        show.console.print(found.parity.line)
+    if found.parity and not found.parity.passed:
+        return complain(f"{options.output} does not hear what PyTorch hears; see report.json there", FAILED)
+    if options.require_full_npu and found.estimate and found.estimate.cpu_operators:
+        return complain(f"{found.estimate.cpu_operators} operators run on the CPU", FAILED)
     return DONE

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kouling import recognizer
 from kouling.recognizer import DEFAULT_MODEL
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
@@ -85,3 +86,13 @@ def writable_folder(folder: Path) -> Path:
 
 def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kouling"
+
+
+def checkpoint_of(model: str) -> Path:
+    """The checkpoint of an installed model's name, a folder, or itself. Raises: ValueError saying what there is."""
+    path = recognizer.MODELS / model if model in recognizer.model_names() else Path(model)
+    path = path / "model.safetensors" if path.is_dir() else path
+    if path.suffix != ".safetensors" or not path.is_file():
+        names = ", ".join(recognizer.model_names())
+        raise ValueError(f"{model}: no checkpoint; allowed: {names}, or a path to model.safetensors")
+    return path

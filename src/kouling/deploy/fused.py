@@ -32,8 +32,8 @@ from kouling.recognizer import overlay_decoder
 
 # Queries of a long call go in blocks with the keys that they can see: the scores of all would be mostly masked.
 QUERIES = 36
-# Outside the window, in front of the softmax. Not more: int8 has 256 steps for all scores. e^-24 is none of a weight.
-OUTSIDE = -24.0
+# A score this far below the largest of its row gets no weight that int8 could tell from none.
+BELOW = 12.0
 # A channel that said nothing in calibration is drawn out no further than this: it may yet speak.
 FINEST = 4096.0
 # What is gated may be this much larger than what comes out of the gate; where it is large the gate is mostly shut.
@@ -87,6 +87,14 @@ class FusedFeedForward(nn.Module):
         return contracted
 
 
+class Scores(nn.Module):
+    """A module, so that `equalize` can watch what it gives: (B, H, N, S), (B, H, L + N, S) -> (B, H, N, L + N)."""
+
+    def forward(self, q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+        scored: Tensor = q @ k.transpose(2, 3) + bias
+        return scored
+
+
 class Block(nn.Module):
     """A Conformer block whose caches are full. (B, N, D), (B, L, A), (B, L, A), (B, K - 1, C) -> the same."""
 
@@ -106,8 +114,8 @@ class Block(nn.Module):
         scale = torch.cat([torch.full((width,), (width // self.heads) ** -0.5), torch.ones(2 * width)])
         self.query_key_value = nn.Sequential(*fold_norm(attention.norm, attention.query_key_value, scale))
         full = torch.tensor([config.left_context])
-        bias = attention.window_bias(self.size, full).detach().clamp(min=OUTSIDE)
-        self.register_buffer("bias", bias, persistent=False)
+        self.register_buffer("bias", attention.window_bias(self.size, full).detach(), persistent=False)
+        self.scores = Scores()
         self.output = attention.output
         # Two products: a sigmoid's input and what it gates have ranges of their own.
         self.gate_norm, gate = fold_norm(convolution.norm, convolution.gate)
@@ -137,7 +145,8 @@ class Block(nn.Module):
         q = q[:, :, start : start + self.size]
         seen = slice(start, start + q.shape[2] + self.left_context)
         bias = self.bias[:, :, : q.shape[2], : q.shape[2] + self.left_context]
-        return (q @ k[:, :, seen].transpose(2, 3) + bias).softmax(dim=-1) @ v[:, :, seen]
+        weights: Tensor = self.scores(q, k[:, :, seen], bias).softmax(dim=-1)
+        return weights @ v[:, :, seen]
 
 
 class FusedStem(nn.Module):
@@ -218,15 +227,18 @@ def equalize(module: Fused, calls: Iterable[Sequence[Tensor]]) -> None:
     """Give the channels of every convolution like ranges, in place; the logits stay what they are. int8 has one scale
     for a whole tensor, and of a channel a hundred times smaller than the largest nothing would be left (cross-layer
     equalisation, Nagel et al. 2019, arXiv:1906.04721, section 4.1): what a channel is divided by before it is cached,
-    its taps are multiplied by.
+    its taps are multiplied by. For the same reason keys outside the window of a query get no more below the others
+    than it takes for them to have no weight.
 
     calls: inputs of representative calls, each with the state that it meets, of the module as it is. The convolutions'
     own part of the state is in `Block.units` afterwards, which `primed_state` knows.
     """
     values = [torch.zeros(len(block.units)) for block in module.layers]
     gated = [torch.zeros(len(block.units)) for block in module.layers]
+    spans = [Span() for block in module.layers]
     hooks = []
     for index, block in enumerate(module.layers):
+        hooks.append(block.scores.register_forward_hook(spans[index].watch))
         hooks.append(block.gate_value.register_forward_hook(_keep_largest(values[index])))
         hooks.append(block.depthwise.register_forward_pre_hook(_keep_largest_given(gated[index])))
     try:
@@ -235,13 +247,43 @@ def equalize(module: Fused, calls: Iterable[Sequence[Tensor]]) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-    for block, value, product in zip(module.layers, values, gated, strict=True):
+    for block, value, product, span in zip(module.layers, values, gated, spans, strict=True):
+        block.bias.clamp_(min=span.outside)
         factor = torch.maximum(product, value / LARGER)
         factor = factor.clamp(min=factor.max() / FINEST)
-        block.units *= factor
-        block.gate_value.weight /= factor[:, None]
-        block.gate_value.bias /= factor
-        block.depthwise.weight *= factor[:, None, None]
+        block.units.mul_(factor)
+        block.gate_value.weight.div_(factor[:, None])
+        block.gate_value.bias.div_(factor)
+        block.depthwise.weight.mul_(factor[:, None, None])
+
+
+@torch.no_grad()
+def cluster(module: nn.Module, levels: int) -> None:
+    """Let each output channel of the linear layers use `levels` evenly spaced weights, in place. As int8 these are the
+    same few numbers in every channel, which compilers of NPUs store as indices: 31 of them in 5 bits, 15 in 4. An NPU
+    that waits for its weights is faster for it.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            unit = layer.weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / (levels // 2)
+            layer.weight.copy_((layer.weight / unit).round() * unit)
+
+
+class Span:
+    """What the scores of a block reach, with -1e4 outside the window."""
+
+    def __init__(self) -> None:
+        # Of all scores, without what is added to them; of the largest of each row.
+        self.largest, self.least_top = float("-inf"), float("inf")
+
+    def watch(self, module: nn.Module, given: Any, scores: Tensor) -> None:
+        self.largest = max(self.largest, float((scores - given[2]).max()))
+        self.least_top = min(self.least_top, float(scores.amax(dim=-1).min()))
+
+    @property
+    def outside(self) -> float:
+        """What is added outside the window: a key there scores at most `largest` by itself."""
+        return self.least_top - self.largest - BELOW
 
 
 def _keep_largest(kept: Tensor) -> Callable[[nn.Module, Any, Tensor], None]:

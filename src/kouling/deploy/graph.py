@@ -7,7 +7,13 @@ step, so that one `BundleRunner` runs them all: each runtime gives only a functi
 from __future__ import annotations
 
 import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kouling.checkpoint import ModelInfo
+from kouling.recognizer import BUNDLE_FILE as DESCRIPTION
 
-DESCRIPTION = "model.json"
 FLOAT, DYNAMIC, STATIC = SCHEMES = ("float", "dynamic", "static")
 
 Array = NDArray[Any]
@@ -113,6 +119,32 @@ class Description:
         return all(given.quantisation == made.quantisation for given, made in pairs)
 
 
+@contextmanager
+def quiet(done: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Exporters print, log and warn from Python and from C as they like; none of it meanwhile. done: gets all that was
+    printed, afterwards."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    level = logging.root.manager.disable
+    with tempfile.TemporaryFile() as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, before in enumerate(kept, start=1):
+                os.dup2(before, number)
+                os.close(before)
+            logging.disable(level)
+            file.seek(0)
+            done(file.read().decode(errors="replace"))
+
+
 class BundleRunner:
     """The exported step on its runtime, as a `Runner`: what a stream remembers stays as the runtime has it."""
 
@@ -178,6 +210,7 @@ class Graph:
 
         from kouling.deploy import fused, step
 
+        self._checkpoint = checkpoint
         self.info, self._encoder = step.load(checkpoint)
         self.frames = frames or self.info.config.encoder.streaming_step_size
         self.module = fused.Fused(self._encoder, self.frames).eval().requires_grad_(False)
@@ -207,6 +240,12 @@ class Graph:
 
         fused.equalize(self.module, self.calls(features))
         self.state = fused.primed_state(self.info, self._encoder, self.module)
+
+    def reference(self) -> Any:
+        """The model itself, in PyTorch, as a `Runner`."""
+        from kouling.deploy.pytorch import TorchRunner
+
+        return TorchRunner(self._checkpoint)
 
     def specs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs and outputs of the float form."""

@@ -51,6 +51,17 @@ def _plan_torch(path: Path, opened: Runner, frames: int) -> Plan:
     return footprint.in_float32(opened.info.config, len(opened.info.units), frames)
 
 
+def _open_bundle(path: Path) -> Runner:
+    from kouling.deploy import bundle
+
+    return bundle.load(path.parent)
+
+
+def _plan_bundle(path: Path, opened: Any, frames: int) -> Plan:
+    file = path.parent / opened.description.file
+    return footprint.in_float32(opened.info.config, len(opened.info.units), frames, file.stat().st_size)
+
+
 def _open_torch(path: Path) -> Runner:
     from kouling.deploy.pytorch import TorchRunner
 
@@ -77,6 +88,15 @@ RUNTIMES = {
             "kouling export {} --target onnx -o step.onnx",
             OnnxRunner,
             _plan_onnx,
+        ),
+        Runtime(
+            "bundle",  # LiteRT, OpenVINO, ExecuTorch: whatever its description says
+            recognizer.BUNDLE_FILE,
+            "kouling",
+            "pip install 'kouling[litert]'",
+            "kouling export {} --target litert -o DIR",
+            _open_bundle,
+            _plan_bundle,
         ),
         Runtime(
             "torch",
