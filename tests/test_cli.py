@@ -562,7 +562,7 @@ def test_train_writes_its_validation_part_instead(run: Run, tmp_path: Path, monk
     assert called == [([Path("a")], Path("c"), Path("v"))]
 
 
-@pytest.mark.parametrize("verb", [["train", "recipe.toml"], ["export", "m.safetensors", "--target", "onnx", "-o", "x"]])
+@pytest.mark.parametrize("verb", [["train", "recipe.toml"], ["export", "en-small", "--target", "onnx", "-o", "x"]])
 def test_without_the_toolkit_it_says_what_to_install(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: list[str]
 ) -> None:
@@ -591,7 +591,7 @@ def test_export_refuses_what_is_no_checkpoint(run: Run, tmp_path: Path, content:
 @pytest.mark.parametrize("option", [["--weights", "int4"], ["--commands", "set.toml"], ["--state", "bfloat16"]])
 def test_options_of_another_target_are_refused(run: Run, tmp_path: Path, option: list[str]) -> None:
     outcome = run("export", "model.safetensors", "--target", "onnx", "-o", tmp_path / "x.onnx", *option)
-    assert outcome.status == 2 and "go with --target engine, not with --target onnx" in outcome.err
+    assert outcome.status == 2 and "goes with --target engine or c-array, not with onnx" in outcome.err
 
 
 def test_export_knows_its_targets(run: Run) -> None:

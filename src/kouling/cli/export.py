@@ -12,7 +12,7 @@ from kouling.checkpoint import write_whole
 from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "onnx", "c-array")  # targets whose export is a single file
-BUNDLES = ("litert", "ethos-u", "openvino", "executorch")
+BUNDLES = ("litert", "ethos-u")
 
 
 def add(verbs: Any) -> None:
@@ -47,7 +47,7 @@ def add(verbs: Any) -> None:
         "--levels",
         type=int,
         metavar="N",
-        help="weights of a channel take N values, 31 or 15: smaller and faster on NPUs",
+        help="weights of a channel take N values, 31 or 15: smaller, faster",
     )
     send.add_argument("--require-full-npu", action="store_true", help="ethos-u: fail where the CPU is needed")
     send.add_argument(

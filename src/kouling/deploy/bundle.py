@@ -15,27 +15,18 @@ import numpy as np
 
 from kouling import audio
 from kouling.checkpoint import write_whole
-from kouling.deploy import bundle_page, ethos_u, executorch, frontend, fused, litert, openvino, parity, speech
-from kouling.deploy.graph import DESCRIPTION, FLOAT, STATIC, BundleRunner, Call, Description, Graph, Placed, Written
+from kouling.deploy import bundle_page, ethos_u, frontend, fused, litert, parity, speech
+from kouling.deploy.graph import FLOAT, STATIC, BundleRunner, Call, Description, Graph, Placed, Written
 from kouling.deploy.parity import Parity
 from kouling.features import LogMel
+from kouling.recognizer import BUNDLE_FILE
 
 GOLDEN = "golden"
 GOLDEN_S = 8.0
 MADE_UP_S = 20.0
-SCHEMES = {
-    "litert": litert.SCHEMES,
-    "ethos-u": ethos_u.SCHEMES,
-    "openvino": openvino.SCHEMES,
-    "executorch": executorch.SCHEMES,
-}
+SCHEMES = {"litert": litert.SCHEMES, "ethos-u": ethos_u.SCHEMES}
 TARGETS = tuple(SCHEMES)
-LOADERS: dict[str, Callable[[Description, Path], Call]] = {
-    "litert": litert.load,
-    "ethos-u": litert.load,
-    "openvino": openvino.load,
-    "executorch": executorch.load,
-}
+LOADERS: dict[str, Callable[[Description, Path], Call]] = {"litert": litert.load, "ethos-u": litert.load}
 
 Progress = Callable[[str], AbstractContextManager[object]]
 
@@ -123,7 +114,7 @@ def export(checkpoint: Path, order: Order, out: Path, progress: Progress = lambd
 
 def load(folder: Path) -> BundleRunner:
     """The runner of a bundle. Raises: ValueError where it is none or its runtime is missing; FileNotFoundError."""
-    description = Description.load(folder / DESCRIPTION)
+    description = Description.load(folder / BUNDLE_FILE)
     if description.target not in LOADERS:
         raise ValueError(f"{folder}: made for {description.target!r}; allowed: {', '.join(LOADERS)}")
     return BundleRunner(folder, LOADERS[description.target](description, folder))
@@ -134,8 +125,7 @@ def _convert(
 ) -> tuple[Written, ethos_u.Estimate | None]:
     if order.target == "ethos-u":
         return ethos_u.convert(graph, order.accelerator, features, folder)
-    convert = {"litert": litert, "openvino": openvino, "executorch": executorch}[order.target].convert
-    return convert(graph, order.scheme, features, folder), None
+    return litert.convert(graph, order.scheme, features, folder), None
 
 
 def _describe(graph: Graph, order: Order, written: Written, folder: Path) -> Description:
@@ -144,7 +134,7 @@ def _describe(graph: Graph, order: Order, written: Written, folder: Path) -> Des
     )
     stored = [spec.stored(tensor.numpy()) for spec, tensor in zip(written.inputs[1:], graph.state, strict=True)]
     write_whole(folder / description.initial, b"".join(tensor.tobytes() for tensor in stored))
-    write_whole(folder / DESCRIPTION, description.to_json().encode())
+    write_whole(folder / BUNDLE_FILE, description.to_json().encode())
     write_whole(folder / frontend.FILE, frontend.pack(graph.info))
     write_whole(folder / "units.txt", "".join(f"{unit}\n" for unit in graph.info.units).encode())
     return description

@@ -9,8 +9,9 @@ from pathlib import Path
 from kouling.checkpoint import write_whole
 from kouling.deploy.ethos_u import COMPILED, Estimate
 from kouling.deploy.frontend import FILE as FRONTEND
-from kouling.deploy.graph import DESCRIPTION, Description, Placed, TensorSpec
+from kouling.deploy.graph import Description, Placed, TensorSpec
 from kouling.deploy.parity import Parity
+from kouling.recognizer import BUNDLE_FILE
 
 PARITY = '''\
 """Compare what a device computed with what this export computes on a host. Needs only Python's own library.
@@ -85,7 +86,7 @@ def page(told: Description, placed: Sequence[Placed], parity: Parity | None, est
         "",
         f"- `{device_file}`: the step for the device."
         + (f" `{told.file}` is the same before Vela: it runs on a host." if estimate else ""),
-        f"- `{DESCRIPTION}`: names, shapes, types and scales of its inputs and outputs; the model's configuration.",
+        f"- `{BUNDLE_FILE}`: names, shapes, types and scales of its inputs and outputs; the model's configuration.",
         f"- `{told.initial}`: the state with which a stream begins, tensor after tensor in the order below.",
         f"- `{FRONTEND}`: features and decoder for kouling's C engine (`kouling_features`, `kouling_decode`), without "
         "encoder. `units.txt`: the words, index 0 is blank.",

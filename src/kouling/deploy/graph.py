@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kouling.checkpoint import ModelInfo
-from kouling.recognizer import BUNDLE_FILE as DESCRIPTION
+from kouling.recognizer import BUNDLE_FILE
 
 FLOAT, DYNAMIC, STATIC = SCHEMES = ("float", "dynamic", "static")
 
@@ -149,7 +149,7 @@ class BundleRunner:
     """The exported step on its runtime, as a `Runner`: what a stream remembers stays as the runtime has it."""
 
     def __init__(self, folder: Path, call: Call) -> None:
-        self.description = Description.load(folder / DESCRIPTION)
+        self.description = Description.load(folder / BUNDLE_FILE)
         self.info = self.description.info
         self._call = call
         self._initial = read_state(self.description, folder)
@@ -182,7 +182,7 @@ def read_state(told: Description, folder: Path) -> list[Array]:
     data = (folder / told.initial).read_bytes()
     expected = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in told.inputs[1:])
     if len(data) != expected:
-        raise ValueError(f"{folder / told.initial} has {len(data)} bytes; {DESCRIPTION} says {expected}")
+        raise ValueError(f"{folder / told.initial} has {len(data)} bytes; {BUNDLE_FILE} says {expected}")
     found, at = [], 0
     for spec in told.inputs[1:]:
         count = int(np.prod(spec.shape))
