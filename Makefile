@@ -16,7 +16,7 @@ FUZZ_FLAGS := -std=c11 -O2 -g -ffp-contract=off -D_DEFAULT_SOURCE \
   -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iengine -Iengine/src -DGOOD_MODEL='"$(CORPUS)/seed-small"'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test amalgamate sizes bench live fuzz clean
+.PHONY: help demo test test-targets amalgamate sizes bench live fuzz clean
 
 define check_python
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -38,6 +38,9 @@ test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no
 	$(BIN)/ruff format --check src tests engine bench
 	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
 	$(BIN)/pytest
+
+test-targets: .venv-targets/.installed  ## set up .venv-targets, then the tests of exports for LiteRT and Ethos-U (Linux)
+	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_fused.py
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
 	$(check_python)
@@ -64,7 +67,7 @@ fuzz:  ## inputs that break the C engine, searched for FUZZ_SECONDS=1200 with Cl
 	build/fuzz/fuzz -merge=1 -use_counters=0 -max_len=18560 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus
 
 clean:  ## delete all environments, caches and builds; runs/ and data/ stay
-	rm -rf .venv .venv-test .venv-bench .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-test .venv-bench .venv-targets .mypy_cache .ruff_cache .pytest_cache build dist
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Editable installs: edited Python runs at once, so only a change of what is installed, or of C, makes the stamps stale.
@@ -86,6 +89,15 @@ $(TEST): pyproject.toml constraints.txt $(ENGINE)
 	@$(BIN)/python $(PIP) -c constraints.txt torch
 	@echo "setting up .venv-test: kouling and the rest ..."
 	@$(BIN)/python $(PIP) -c constraints.txt -e '.[train,onnx,dev]'
+	@touch $@
+
+.venv-targets/.installed: pyproject.toml constraints.txt $(ENGINE)
+	$(check_python)
+	@echo "setting up .venv-targets: PyTorch ..."
+	@$(PYTHON) -m venv .venv-targets
+	@.venv-targets/bin/python $(PIP) -c constraints.txt torch
+	@echo "setting up .venv-targets: kouling, LiteRT and Vela ..."
+	@.venv-targets/bin/python $(PIP) -c constraints.txt -e '.[train,onnx,ethos-u,dev]'
 	@touch $@
 
 # A peer that cannot be had is no reason not to measure the others.

@@ -90,7 +90,7 @@ RUNTIMES = {
             _plan_onnx,
         ),
         Runtime(
-            "bundle",  # LiteRT, OpenVINO, ExecuTorch: whatever its description says
+            "bundle",  # for LiteRT
             recognizer.BUNDLE_FILE,
             "kouling",
             "pip install 'kouling[litert]'",
