@@ -92,7 +92,7 @@ RUNTIMES = {
         Runtime(
             "bundle",  # for LiteRT
             recognizer.BUNDLE_FILE,
-            "kouling",
+            "ai_edge_litert",
             "pip install 'kouling[litert]'",
             "kouling export {} --target litert -o DIR",
             _open_bundle,
