@@ -12,13 +12,13 @@ from kouling.checkpoint import write_whole
 from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "onnx", "c-array")  # targets whose export is a single file
-BUNDLES = ("litert", "ethos-u")
+BUNDLES = ("onnx", "litert", "openvino", "ethos-u")  # or a folder; onnx is a file where the output ends in .onnx
 
 
 def add(verbs: Any) -> None:
     send = verb(verbs, "export", run, "write a trained model for another runtime")
     send.add_argument("model", metavar="MODEL", help="installed name, folder, or model.safetensors")
-    send.add_argument("--target", required=True, choices=[*FILES, *BUNDLES])
+    send.add_argument("--target", required=True, choices=[*FILES, *BUNDLES[1:]])
     send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
     send.add_argument(
         "--weights",
@@ -51,7 +51,7 @@ def add(verbs: Any) -> None:
     )
     send.add_argument("--require-full-npu", action="store_true", help="ethos-u: fail where the CPU is needed")
     send.add_argument(
-        "-o", "--output", type=Path, required=True, help="a file (engine, onnx, c-array), or a new folder"
+        "-o", "--output", type=Path, required=True, help="a file (engine, c-array, NAME.onnx), or a new folder"
     )
 
 
@@ -59,9 +59,13 @@ def run(options: argparse.Namespace) -> int:
     refuse_strangers(options)
     try:
         path = checkpoint_of(options.model)
-        return _bundle(options, path) if options.target in BUNDLES else _file(options, path)
+        return _bundle(options, path) if _is_bundle(options) else _file(options, path)
     except ModuleNotFoundError as error:
         raise ValueError(f"export needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
+
+
+def _is_bundle(options: argparse.Namespace) -> bool:
+    return options.target in BUNDLES and not (options.target == "onnx" and options.output.suffix == ".onnx")
 
 
 def refuse_strangers(options: argparse.Namespace) -> None:
@@ -77,6 +81,8 @@ def refuse_strangers(options: argparse.Namespace) -> None:
         "accelerator": ("ethos-u",),
         "require_full_npu": ("ethos-u",),
     }
+    if options.target == "onnx" and not _is_bundle(options):
+        own |= {name: BUNDLES[1:] for name in own if own[name] is BUNDLES}
     for name, targets in own.items():
         if getattr(options, name) and options.target not in targets:
             raise ValueError(

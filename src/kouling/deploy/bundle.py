@@ -15,7 +15,7 @@ import numpy as np
 
 from kouling import audio
 from kouling.checkpoint import write_whole
-from kouling.deploy import bundle_page, ethos_u, frontend, fused, litert, parity, speech
+from kouling.deploy import bundle_page, ethos_u, frontend, fused, litert, openvino, ort, parity, speech
 from kouling.deploy.graph import FLOAT, STATIC, BundleRunner, Call, Description, Graph, Placed, Written
 from kouling.deploy.parity import Parity
 from kouling.features import LogMel
@@ -24,9 +24,17 @@ from kouling.recognizer import BUNDLE_FILE
 GOLDEN = "golden"
 GOLDEN_S = 8.0
 MADE_UP_S = 20.0
-SCHEMES = {"litert": litert.SCHEMES, "ethos-u": ethos_u.SCHEMES}
+Converter = Callable[[Graph, str, speech.Features | None, Path], Written]
+Loader = Callable[[Description, Path], Call]
+CONVERTERS: dict[str, Converter] = {"onnx": ort.convert, "litert": litert.convert, "openvino": openvino.convert}
+LOADERS: dict[str, Loader] = {
+    "onnx": ort.load,
+    "litert": litert.load,
+    "ethos-u": litert.load,
+    "openvino": openvino.load,
+}
+SCHEMES = {"onnx": ort.SCHEMES, "litert": litert.SCHEMES, "ethos-u": ethos_u.SCHEMES, "openvino": openvino.SCHEMES}
 TARGETS = tuple(SCHEMES)
-LOADERS: dict[str, Callable[[Description, Path], Call]] = {"litert": litert.load, "ethos-u": litert.load}
 
 Progress = Callable[[str], AbstractContextManager[object]]
 
@@ -125,7 +133,7 @@ def _convert(
 ) -> tuple[Written, ethos_u.Estimate | None]:
     if order.target == "ethos-u":
         return ethos_u.convert(graph, order.accelerator, features, folder)
-    return litert.convert(graph, order.scheme, features, folder), None
+    return CONVERTERS[order.target](graph, order.scheme, features, folder), None
 
 
 def _describe(graph: Graph, order: Order, written: Written, folder: Path) -> Description:

@@ -234,6 +234,11 @@ class Graph:
                 yield inputs
                 _, *state = self.module(*inputs)
 
+    def some_calls(self, features: NDArray[np.float32], most: int) -> Iterator[list[Any]]:
+        """At most about `most` of those calls, evenly spread: a tensor's range is soon known."""
+        every = max(len(features) // self.frames // most, 1)
+        return (inputs for number, inputs in enumerate(self.calls(features)) if number % every == 0)
+
     def equalize(self, features: NDArray[np.float32]) -> None:
         """See `fused.equalize`; once, before anything is exported as static int8."""
         from kouling.deploy import fused

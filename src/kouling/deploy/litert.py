@@ -32,7 +32,7 @@ from kouling.deploy.graph import (
 FILE = "step.tflite"
 INSTALL = "pip install 'kouling[litert]'"
 SCHEMES = (FLOAT, DYNAMIC, STATIC)
-CALIBRATION_CALLS = 500  # of all that the recordings hold, evenly spread: a tensor's range is soon known
+CALIBRATION_CALLS = 500
 
 
 def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, folder: Path) -> Written:
@@ -138,11 +138,9 @@ def _ranges(path: Path, rules: Any, graph: Graph, features: NDArray[np.float32])
 
     interpreter = _interpreter(path)
     (signature,) = interpreter.get_signature_list()
-    every = max(len(features) // graph.frames // CALIBRATION_CALLS, 1)
     calls = [
         {f"args_{index}": tensor.numpy() for index, tensor in enumerate(inputs)}
-        for number, inputs in enumerate(graph.calls(features))
-        if number % every == 0
+        for inputs in graph.some_calls(features, CALIBRATION_CALLS)
     ]
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(rules)

@@ -26,21 +26,7 @@ class OnnxRunner:
 
     def __init__(self, path: Path) -> None:
         """Raises: ValueError where the file is no kouling model or onnxruntime is missing; FileNotFoundError."""
-        try:
-            import onnxruntime as ort
-        except ImportError:
-            raise ValueError(
-                "ONNX Runtime is needed to run models; install with: pip install 'kouling[onnx]'"
-            ) from None
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such model")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors reach the user as exceptions, once
-        try:
-            self._session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises bare types of its own, with the file's bytes in the message
-            raise ValueError(f"{path}: not a usable ONNX model ({type(error).__name__})") from None
+        self._session = open_session(path)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ValueError(f"{path}: an ONNX model, but not one of kouling")
@@ -60,6 +46,26 @@ class OnnxRunner:
         feeds = {entry.name: value for entry, value in zip(self._inputs, [features[None], *state], strict=True)}
         log_probs, *following = self._session.run(self._outputs, feeds)
         return log_probs[0], following
+
+
+def open_session(path: Path) -> Any:
+    """ONNX Runtime's session of a model, on one thread.
+
+    Raises: ValueError where the file is no ONNX model or onnxruntime is missing; FileNotFoundError.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise ValueError("ONNX Runtime is needed to run models; install with: pip install 'kouling[onnx]'") from None
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such model")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors reach the user as exceptions, once
+    try:
+        return ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises bare types of its own, with the file's bytes in the message
+        raise ValueError(f"{path}: not a usable ONNX model ({type(error).__name__})") from None
 
 
 def export(checkpoint_path: Path, output: Path) -> None:
@@ -96,10 +102,15 @@ def export(checkpoint_path: Path, output: Path) -> None:
     assert program is not None
     model = program.model_proto
     model.metadata_props.append(onnx.StringStringEntryProto(key=METADATA_KEY, value=info.to_json()))
+    forget_origin(model)
+    write_whole(output, model.SerializeToString())
+
+
+def forget_origin(model: Any) -> None:
+    """Take the exporter's notes out of an ONNX model: they hold paths of the machine."""
     for node in model.graph.node:  # paths of the machine that exported it
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
         value.doc_string = ""
-    write_whole(output, model.SerializeToString())
