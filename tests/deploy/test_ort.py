@@ -40,7 +40,7 @@ def test_the_same_in_ort_format_driven_by_its_names_alone(tmp_path: Path) -> Non
     golden = np.fromfile(out / "golden" / "log_probs.f32", np.float32)
     features = np.fromfile(out / "golden" / "features.f32", np.float32)[: np.prod(told.inputs[0].shape)]
     found = []
-    for file in ("step.onnx", "step.ort"):
+    for file in ("model.onnx", "model.ort"):
         session = open_session(out / file)
         given = session.get_inputs()
         feeds = {spec.name: array.reshape(spec.shape) for spec, array in zip(given, [features, *state], strict=True)}

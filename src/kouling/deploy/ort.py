@@ -31,15 +31,15 @@ from kouling.deploy.graph import (
 )
 from kouling.deploy.onnx import METADATA_KEY, OPSET, forget_origin, open_session
 
-FILE = "step.onnx"
-SMALL_FILE = "step.ort"
+FILE = "model.onnx"  # a folder with `step.onnx` is one of the other kind (recognizer.STEP_FILE)
+SMALL_FILE = "model.ort"
 INSTALL = "pip install 'kouling[train,onnx]'"
 SCHEMES = (FLOAT, DYNAMIC, STATIC)
 CALIBRATION_CALLS = 300
 
 
 def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, folder: Path) -> Written:
-    """Write `step.onnx` and `step.ort`. features: (frames, M), what static int8 is calibrated by.
+    """Write `model.onnx` and `model.ort`. features: (frames, M), what static int8 is calibrated by.
 
     Raises: ValueError where a package is missing, or there is nothing to calibrate by.
     """
