@@ -11,14 +11,14 @@ from kouling import show
 from kouling.checkpoint import write_whole
 from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
-FILES = ("engine", "onnx", "c-array")  # targets whose export is a single file
+FILES = ("engine", "c-array")  # targets whose export is a single file
 BUNDLES = ("onnx", "litert", "openvino", "ethos-u")  # or a folder; onnx is a file where the output ends in .onnx
 
 
 def add(verbs: Any) -> None:
     send = verb(verbs, "export", run, "write a trained model for another runtime")
     send.add_argument("model", metavar="MODEL", help="installed name, folder, or model.safetensors")
-    send.add_argument("--target", required=True, choices=[*FILES, *BUNDLES[1:]])
+    send.add_argument("--target", required=True, choices=[*FILES, *BUNDLES])
     send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
     send.add_argument(
         "--weights",
@@ -70,19 +70,18 @@ def _is_bundle(options: argparse.Namespace) -> bool:
 
 def refuse_strangers(options: argparse.Namespace) -> None:
     """Raises: ValueError where an option does not go with the target."""
+    folders = tuple(target for target in BUNDLES if target != "onnx" or _is_bundle(options))
     own = {
         "commands": ("engine", "c-array"),
         "weights": ("engine", "c-array"),
         "state": ("engine", "c-array"),
-        "scheme": BUNDLES,
-        "recordings": BUNDLES,
-        "frames": BUNDLES,
-        "levels": BUNDLES,
+        "scheme": folders,
+        "recordings": folders,
+        "frames": folders,
+        "levels": folders,
         "accelerator": ("ethos-u",),
         "require_full_npu": ("ethos-u",),
     }
-    if options.target == "onnx" and not _is_bundle(options):
-        own |= {name: BUNDLES[1:] for name in own if own[name] is BUNDLES}
     for name, targets in own.items():
         if getattr(options, name) and options.target not in targets:
             raise ValueError(

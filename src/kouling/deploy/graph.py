@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -67,6 +68,11 @@ class Placed:
     count: int
     on: str  # NPU, CPU, or what a runtime calls its fast path
     why: str = ""  # not on the fast path
+
+
+def on_cpu(kinds: Counter[str]) -> tuple[Placed, ...]:
+    """Operators by kind, the most frequent first, where all run on the CPU."""
+    return tuple(Placed(kind, count, "CPU") for kind, count in kinds.most_common())
 
 
 @dataclass(frozen=True)
@@ -234,10 +240,19 @@ class Graph:
                 yield inputs
                 _, *state = self.module(*inputs)
 
-    def some_calls(self, features: NDArray[np.float32], most: int) -> Iterator[list[Any]]:
-        """At most about `most` of those calls, evenly spread: a tensor's range is soon known."""
+    def named_calls(self, features: NDArray[np.float32] | None, most: int) -> Iterator[dict[str, Array]]:
+        """About `most` of those calls, evenly spread, to calibrate by: a tensor's range is soon known.
+
+        Raises: ValueError where there are no features.
+        """
+        if features is None:
+            raise ValueError("static int8 needs recordings to calibrate by")
         every = max(len(features) // self.frames // most, 1)
-        return (inputs for number, inputs in enumerate(self.calls(features)) if number % every == 0)
+        return (
+            {name: tensor.numpy() for name, tensor in zip(self.names, inputs, strict=True)}
+            for number, inputs in enumerate(self.calls(features))
+            if number % every == 0
+        )
 
     def equalize(self, features: NDArray[np.float32]) -> None:
         """See `fused.equalize`; once, before anything is exported as static int8."""

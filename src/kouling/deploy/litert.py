@@ -23,9 +23,9 @@ from kouling.deploy.graph import (
     Call,
     Description,
     Graph,
-    Placed,
     TensorSpec,
     Written,
+    on_cpu,
     quiet,
 )
 
@@ -56,15 +56,13 @@ def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, fol
                 # en-small's log-probabilities 19 dB above the error are left.
                 rules = [{**rule, "operation": "FULLY_CONNECTED"} for rule in recipe.dynamic_wi8_afp32()]
             else:
-                if features is None:
-                    raise ValueError("static int8 needs recordings to calibrate by")
                 rules = recipe.static_wi8_ai8()
                 found = _ranges(path, rules, graph, features)
             quantising.load_quantization_recipe(rules)
             quantising.quantize(found).export_model(str(path), overwrite=True)
         kinds = operators(path)
     specs = _specs(_interpreter(path), graph)
-    return Written(FILE, *specs, tuple(Placed(kind, count, "CPU") for kind, count in kinds.most_common()))
+    return Written(FILE, *specs, on_cpu(kinds))
 
 
 def operators(path: Path) -> Counter[str]:
@@ -131,7 +129,7 @@ def _plain(number: Any) -> Any:
     return number.item() if isinstance(number, np.generic) else number
 
 
-def _ranges(path: Path, rules: Any, graph: Graph, features: NDArray[np.float32]) -> Any:
+def _ranges(path: Path, rules: Any, graph: Graph, features: NDArray[np.float32] | None) -> Any:
     """The smallest and the largest number of every tensor in calibration."""
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
@@ -139,8 +137,8 @@ def _ranges(path: Path, rules: Any, graph: Graph, features: NDArray[np.float32])
     interpreter = _interpreter(path)
     (signature,) = interpreter.get_signature_list()
     calls = [
-        {f"args_{index}": tensor.numpy() for index, tensor in enumerate(inputs)}
-        for inputs in graph.some_calls(features, CALIBRATION_CALLS)
+        {f"args_{index}": tensor for index, tensor in enumerate(call.values())}
+        for call in graph.named_calls(features, CALIBRATION_CALLS)
     ]
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(rules)

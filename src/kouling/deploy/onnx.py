@@ -85,32 +85,42 @@ def export(checkpoint_path: Path, output: Path) -> None:
     # Copies: the blocks' zeros are one tensor, which the exporter would take for one input.
     state = [tensor.clone() for tensor in step.flatten(encoder.initial_state(1))]
     steps = torch.export.Dim("frames", min=1, max=4096) * shape.subsampling
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would report that torchvision is not installed
+    model = to_onnx(
+        step.Step(encoder),
+        (features, *state),
+        ["features", *names],
+        ["log_probs", *(f"{name}.next" for name in names)],
+        ({1: steps}, tuple({} for _ in state)),
+    )
+    model.metadata_props.append(onnx.StringStringEntryProto(key=METADATA_KEY, value=info.to_json()))
+    write_whole(output, model.SerializeToString())
+
+
+def to_onnx(
+    module: Any, inputs: tuple[Any, ...], input_names: list[str], output_names: list[str], dynamic_shapes: Any = None
+) -> Any:
+    """A PyTorch module as an ONNX ModelProto; dynamic_shapes as `torch.onnx.export` takes them, all fixed if None."""
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and logs that torchvision is not there
         program = torch.onnx.export(
-            step.Step(encoder),
-            (features, *state),
-            input_names=["features", *names],
-            output_names=["log_probs", *(f"{name}.next" for name in names)],
-            dynamic_shapes=({1: steps}, tuple({} for _ in state)),
+            module,
+            inputs,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    model.metadata_props.append(onnx.StringStringEntryProto(key=METADATA_KEY, value=info.to_json()))
-    forget_origin(model)
-    write_whole(output, model.SerializeToString())
-
-
-def forget_origin(model: Any) -> None:
-    """Take the exporter's notes out of an ONNX model: they hold paths of the machine."""
     for node in model.graph.node:  # paths of the machine that exported it
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
         value.doc_string = ""
+    return model

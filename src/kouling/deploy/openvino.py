@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -13,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kouling.deploy import ort
-from kouling.deploy.graph import DYNAMIC, FLOAT, STATIC, Array, Call, Description, Graph, Placed, Written, quiet
+from kouling.deploy.graph import DYNAMIC, FLOAT, STATIC, Array, Call, Description, Graph, Written, on_cpu, quiet
 
 FILE = "step.xml"  # and step.bin, its weights
 INSTALL = "pip install 'kouling[openvino]'"
 SCHEMES = (FLOAT, DYNAMIC, STATIC)
 CALIBRATION_CALLS = 300
-# A float model stays one: where a processor has bfloat16, OpenVINO would use it, and the int8 model of NNCF then gives
-# noise (see "bf16" in OpenVINO's own list of hints). One thread: a step is too small to share.
+# A float model stays one: where a processor has bfloat16, OpenVINO would use it, and NNCF's int8 models then give
+# noise. One thread: a step is too small to share.
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
 
 
@@ -36,11 +35,10 @@ def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, fol
         if scheme != FLOAT:
             model = _quantized(model, scheme, graph, features)
         kinds = Counter(node.get_type_name() for node in model.get_ops())
+        for kind in ("Constant", "Parameter", "Result"):  # compute nothing
+            del kinds[kind]
         ov.save_model(model, str(folder / FILE), compress_to_fp16=False)
-    computing = {kind: count for kind, count in kinds.items() if kind not in ("Constant", "Parameter", "Result")}
-    return Written(
-        FILE, *graph.specs(), tuple(Placed(kind, count, "CPU") for kind, count in Counter(computing).most_common())
-    )
+    return Written(FILE, *graph.specs(), on_cpu(kinds))
 
 
 def load(description: Description, folder: Path) -> Call:
@@ -65,7 +63,6 @@ def load(description: Description, folder: Path) -> Call:
 
 
 def _openvino() -> Any:
-    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLE", "1")
     try:
         import openvino
     except ImportError as error:
@@ -81,12 +78,7 @@ def _quantized(model: Any, scheme: str, graph: Graph, features: NDArray[np.float
         raise ValueError(f"int8 for OpenVINO needs {error.name}; install with: {INSTALL}") from None
     if scheme == DYNAMIC:
         return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
-    if features is None:
-        raise ValueError("static int8 needs recordings to calibrate by")
-    calls = [
-        {name: tensor.numpy() for name, tensor in zip(graph.names, inputs, strict=True)}
-        for inputs in graph.some_calls(features, CALIBRATION_CALLS)
-    ]
+    calls = list(graph.named_calls(features, CALIBRATION_CALLS))
     return nncf.quantize(
         model,
         nncf.Dataset(calls),

@@ -7,7 +7,6 @@ not built.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,11 +24,11 @@ from kouling.deploy.graph import (
     Call,
     Description,
     Graph,
-    Placed,
     Written,
+    on_cpu,
     quiet,
 )
-from kouling.deploy.onnx import METADATA_KEY, OPSET, forget_origin, open_session
+from kouling.deploy.onnx import METADATA_KEY, open_session, to_onnx
 
 FILE = "model.onnx"  # a folder with `step.onnx` is one of the other kind (recognizer.STEP_FILE)
 SMALL_FILE = "model.ort"
@@ -47,10 +46,8 @@ def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, fol
     write_float(graph, path)
     if scheme != FLOAT:
         _quantize(path, scheme, graph, features)
-        _describe(path, graph)
     _write_small(path, folder / SMALL_FILE)
-    kinds = operators(path)
-    return Written(FILE, *graph.specs(), tuple(Placed(kind, count, "CPU") for kind, count in kinds.most_common()))
+    return Written(FILE, *graph.specs(), on_cpu(operators(path)))
 
 
 def write_float(graph: Graph, path: Path) -> None:
@@ -59,25 +56,12 @@ def write_float(graph: Graph, path: Path) -> None:
         try:
             import onnx  # noqa: F401
             import onnxscript  # noqa: F401
-            import torch
         except ImportError as error:
             raise ValueError(f"export to ONNX needs {error.name}; install with: {INSTALL}") from None
         given, made = graph.specs()
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph.module,
-            graph.inputs(),
-            input_names=[spec.name for spec in given],
-            output_names=[spec.name for spec in made],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-        assert program is not None
-        model = program.model_proto
-        forget_origin(model)
-        write_whole(path, model.SerializeToString())
-    _describe(path, graph)
+        names = [spec.name for spec in given], [spec.name for spec in made]
+        model = to_onnx(graph.module, graph.inputs(), *names)
+    _write(model, graph, path)
 
 
 def operators(path: Path) -> Counter[str]:
@@ -100,11 +84,10 @@ def load(description: Description, folder: Path) -> Call:
     return call
 
 
-def _describe(path: Path, graph: Graph) -> None:
-    """The model's own description, and how to drive the step, as metadata: another program needs no model.json."""
+def _write(model: Any, graph: Graph, path: Path) -> None:
+    """With the model's description, and how to drive the step, as metadata: another program needs no model.json."""
     import onnx
 
-    model = onnx.load(str(path))
     del model.metadata_props[:]
     told = {
         METADATA_KEY: graph.info.to_json(),
@@ -118,8 +101,6 @@ def _describe(path: Path, graph: Graph) -> None:
 
 def _quantize(path: Path, scheme: str, graph: Graph, features: NDArray[np.float32] | None) -> None:
     """int8 weights by channel, in place, of the products with weights; static int8 of the convolutions too."""
-    if scheme == STATIC and features is None:
-        raise ValueError("static int8 needs recordings to calibrate by")
     with quiet():
         import onnx
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -132,36 +113,28 @@ def _quantize(path: Path, scheme: str, graph: Graph, features: NDArray[np.float3
         chosen: dict[str, Any] = {"per_channel": True, "weight_type": QuantType.QInt8, "nodes_to_exclude": attending}
         if scheme == DYNAMIC:
             quantize_dynamic(str(path), str(path), op_types_to_quantize=["MatMul", "Gemm"], **chosen)
-            return
-        assert features is not None
-        quantize_static(
-            str(path),
-            str(path),
-            _reader(graph, features),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,  # signed ones take twice as long on x86
-            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
-            **chosen,
-        )
+        else:
+            quantize_static(
+                str(path),
+                str(path),
+                _reader(graph.named_calls(features, CALIBRATION_CALLS)),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8,  # signed ones take twice as long on x86
+                op_types_to_quantize=["MatMul", "Gemm", "Conv"],
+                **chosen,
+            )
+        _write(onnx.load(str(path)), graph, path)
 
 
-def _reader(graph: Graph, features: NDArray[np.float32]) -> Any:
-    """Inputs of calls from all over the recordings, as ONNX Runtime's quantizer asks for them."""
+def _reader(calls: Iterator[dict[str, Array]]) -> Any:
+    """Calls as ONNX Runtime's quantizer asks for them."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._calls = _calls(graph, features)
-
         def get_next(self) -> dict[str, Array] | None:
-            return next(self._calls, None)
+            return next(calls, None)
 
     return Reader()
-
-
-def _calls(graph: Graph, features: NDArray[np.float32]) -> Iterator[dict[str, Array]]:
-    for inputs in graph.some_calls(features, CALIBRATION_CALLS):
-        yield {name: tensor.numpy() for name, tensor in zip(graph.names, inputs, strict=True)}
 
 
 def _write_small(path: Path, output: Path) -> None:
