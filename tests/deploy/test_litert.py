@@ -15,20 +15,17 @@ from kouling.cli import main
 from kouling.deploy import bundle, ethos_u
 from kouling.deploy.graph import BundleRunner, Description
 from kouling.deploy.speech import made_up
+from tests.spoken import ORDERS, copy_recordings, heard
 
 pytest.importorskip("litert_torch", reason="LiteRT's converter: pip install 'kouling[litert]'", exc_type=ImportError)
 
 ROOT = Path(__file__).parents[2]
-ORDERS = ["go", "left", "stop", "yes"]  # what is said in en-orders.ogg
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Real speech, long enough to calibrate by and to verify with: the examples, several times."""
     folder = tmp_path_factory.mktemp("recordings")
-    for number in range(8):
-        source = ROOT / "examples" / ("en-orders.ogg", "en-digits-in-noise.ogg")[number % 2]
-        (folder / f"{number}.ogg").write_bytes(source.read_bytes())
+    copy_recordings(folder)
     return folder
 
 
@@ -39,12 +36,6 @@ def compiled(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     command = ["export", "en-small", "--target", "ethos-u", "--require-full-npu"]
     assert main([*command, "--recordings", str(recordings), "-o", str(out)]) == 0
     return out
-
-
-def heard(folder: Path) -> list[str]:
-    stream = recognizer.load(folder)
-    samples = audio.read(ROOT / "examples" / "en-orders.ogg")
-    return [command.name for command in stream.accept(samples) + stream.finish()]
 
 
 @pytest.mark.parametrize("scheme", ["float", "dynamic"])

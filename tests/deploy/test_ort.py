@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kouling import audio, recognizer
 from kouling.cli import main
 from kouling.deploy.graph import Description
 from kouling.deploy.onnx import open_session
+from tests.spoken import ORDERS, heard
 
 pytest.importorskip("onnxruntime")
-
-ROOT = Path(__file__).parents[2]
-ORDERS = ["go", "left", "stop", "yes"]  # what is said in en-orders.ogg
 
 
 @pytest.mark.parametrize(("scheme", "least_db"), [("float", 90), ("dynamic", 25)])
@@ -25,9 +22,7 @@ def test_a_bundle_hears_what_the_model_hears(scheme: str, least_db: float, tmp_p
     assert main(["export", "en-small", "--target", "onnx", "--scheme", scheme, "-o", str(out)]) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["parity"]["passed"] and report["parity"]["snr_db"] > least_db
-    stream = recognizer.load(out)
-    samples = audio.read(ROOT / "examples" / "en-orders.ogg")
-    assert [command.name for command in stream.accept(samples) + stream.finish()] == ORDERS
+    assert heard(out) == ORDERS
 
 
 def test_the_same_in_ort_format_driven_by_its_names_alone(tmp_path: Path) -> None:
