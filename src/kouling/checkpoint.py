@@ -31,20 +31,21 @@ class ModelInfo:
     units: tuple[str, ...]  # index 0 blank, 1 unknown
     decoder: Mapping[str, Any] = field(default_factory=dict)  # calibrated settings, see decoder.DecoderConfig
     provenance: Mapping[str, Any] = field(default_factory=dict)  # recipe, data, commit, figures
+    commands: Mapping[str, Any] = field(default_factory=dict)  # the set it was taught, as its TOML file has it; or none
 
     def to_json(self) -> str:
-        return json.dumps(
-            {
-                "format": FORMAT_VERSION,
-                "name": self.name,
-                "language": self.language,
-                "config": configuration.to_dict(self.config),
-                "units": list(self.units),
-                "decoder": dict(self.decoder),
-                "provenance": dict(self.provenance),
-            },
-            ensure_ascii=False,
-        )
+        table = {
+            "format": FORMAT_VERSION,
+            "name": self.name,
+            "language": self.language,
+            "config": configuration.to_dict(self.config),
+            "units": list(self.units),
+            "decoder": dict(self.decoder),
+            "provenance": dict(self.provenance),
+        }
+        if self.commands:
+            table["commands"] = dict(self.commands)
+        return json.dumps(table, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> ModelInfo:
@@ -62,6 +63,7 @@ class ModelInfo:
                 tuple(table["units"]),
                 table["decoder"],
                 table["provenance"],
+                table.get("commands", {}),
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"no description of a kouling model ({type(error).__name__}: {error})") from None

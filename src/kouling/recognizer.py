@@ -47,13 +47,13 @@ class Recognizer:
     """One stream of audio. `accept` it in any portions; commands come as soon as they are decided."""
 
     def __init__(self, runner: Runner, command_set: CommandSet | None = None) -> None:
-        """command_set: what to listen for; every word of the model if left out.
+        """command_set: what to listen for; the model's own commands if left out.
 
         Raises: ValueError where the model's decoder settings are unusable.
         """
         self.runner = runner
         self.info = runner.info
-        self.command_set = command_set or commands.every_unit(self.info.units)
+        self.command_set = command_set or own_commands(self.info)
         self._log_mel = LogMel(self.info.config.features)
         self._decoder = decoder_of(self.info, self.command_set)
         self._primed = self._after_silence(self._decoder.config.priming_s)
@@ -121,6 +121,15 @@ class Recognizer:
             taken, self._features = self._features[:size], self._features[size:]
             log_probs, self._state = self.runner.step(taken, self._state)
             yield log_probs
+
+
+def own_commands(info: ModelInfo) -> CommandSet:
+    """What a model listens for where nothing else is asked: the set it was taught, or every word that it knows.
+
+    Raises: ValueError where there is no word."""
+    if info.commands:
+        return commands.parse(dict(info.commands), info.units, info.name)
+    return commands.every_unit(info.units)
 
 
 def decoder_of(info: ModelInfo, command_set: CommandSet) -> Decoder:

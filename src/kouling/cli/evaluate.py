@@ -98,7 +98,7 @@ def report_on(options: argparse.Namespace) -> int:
         raise ValueError(f"--report and {given[0]} exclude one another; the report has noise, gain and false alarms")
     runner = recognizer.load_runner(options.model)
     units = runner.info.units
-    chosen = commands.load(options.commands, units) if options.commands else commands.every_unit(units)
+    chosen = commands.load(options.commands, units) if options.commands else recognizer.own_commands(runner.info)
     pictures.figure()  # whether matplotlib is there; found out, like the folder, before long work begins
     writable_folder(options.report)
     folders = options.folder, options.speech, options.noise

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from kouling import checkpoint, commands, recognizer, show
+from kouling import checkpoint, recognizer, show
 from kouling.cli.options import DONE, verb
 
 
@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
             {
                 "name": name,
                 "language": info.language,
-                "commands": [spec.name for spec in commands.every_unit(info.units).commands],
+                "commands": [spec.name for spec in recognizer.own_commands(info).commands],
                 "parameters": info.provenance.get("parameters"),
                 "bytes": path.stat().st_size,
                 "accuracy": info.provenance.get("accuracy"),

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import commands
 from kouling.checkpoint import ModelInfo
 from kouling.deploy import engine, model_file
 from kouling.measure.latency import quiet_core, time_ns
+from kouling.recognizer import own_commands
 
 TURNS = 40
 WARMING_STEPS = 30
@@ -73,7 +73,7 @@ def of_shape(info: ModelInfo, weights: str, state: str, frames: int, turns: int 
     weights, state: as `model_file.pack` takes them. Raises: ValueError where the engine does not run such a shape.
     """
     made = random_weights(info)
-    packed = model_file.pack(info, made, commands.every_unit(info.units), weights, state)
+    packed = model_file.pack(info, made, own_commands(info), weights, state)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candidate.kouling"
         path.write_bytes(packed)

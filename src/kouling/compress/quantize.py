@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import commands
 from kouling.checkpoint import ModelInfo
 from kouling.compress import calibration
 from kouling.compress.calibration import Inputs, Listener
 from kouling.compress.gptq import gptq
 from kouling.deploy import grid, model_file, step
 from kouling.deploy.grid import Grid
+from kouling.recognizer import own_commands
 
 ROUNDINGS = ("gptq", "nearest")
 
@@ -184,7 +184,7 @@ def _result(weights: Weights, grids: dict[str, Grid]) -> Weights:
 
 
 def _file_bytes(info: ModelInfo, weights: Weights, grids: dict[str, Grid]) -> int:
-    return len(model_file.pack(info, {**weights, **grid.tensors(grids)}, commands.every_unit(info.units)))
+    return len(model_file.pack(info, {**weights, **grid.tensors(grids)}, own_commands(info)))
 
 
 def _check_rounding(rounding: str) -> None:

@@ -16,7 +16,7 @@ from kouling import checkpoint, commands
 from kouling.checkpoint import ModelInfo
 from kouling.commands import Command, CommandSet
 from kouling.deploy import model_file
-from kouling.recognizer import Recognizer, as_int16
+from kouling.recognizer import Recognizer, as_int16, own_commands
 
 LIVE, FILE = 1, 16  # KOULING_LIVE, KOULING_FILE: encoder frames computed at once
 
@@ -42,10 +42,10 @@ class Engine:
             raise ValueError(f"{path}: {error}") from None
 
     def recognizer(self, command_set: CommandSet | None = None) -> EngineRecognizer:
-        """A stream of its own. command_set: what to listen for; every word of the model if left out."""
+        """A stream of its own. command_set: what to listen for; the model's own commands if left out."""
         packed = None if command_set is None else model_file.pack_commands(self.info, command_set)
         stream = self.stream(FILE, packed)
-        return EngineRecognizer(self.info, command_set or commands.every_unit(self.info.units), stream)
+        return EngineRecognizer(self.info, command_set or own_commands(self.info), stream)
 
     def stream(self, at_once: int, packed: bytes | None = None) -> Any:
         """A stream of the C engine itself, computing up to `at_once` encoder frames: LIVE, FILE, or another number.
@@ -97,7 +97,7 @@ def export(
     state: str = "float",
 ) -> None:
     """Write a checkpoint as a model file of the engine, with the commands that it listens for: those of a TOML file, or
-    every word of the model. weights: "int8", "int4" or "float", the checkpoint's own if left out (see
+    the model's own. weights: "int8", "int4" or "float", the checkpoint's own if left out (see
     `model_file.pack`); state, what a stream remembers: "float", "bfloat16", or "int8" where the checkpoint has its
     scales (`state_scales.measure`).
 
@@ -105,5 +105,5 @@ def export(
     runs, or there are no scales; OSError where the file cannot be written.
     """
     info, tensors = checkpoint.load(checkpoint_path)
-    chosen = commands.load(command_set, info.units) if command_set else commands.every_unit(info.units)
+    chosen = commands.load(command_set, info.units) if command_set else own_commands(info)
     checkpoint.write_whole(output, model_file.pack(info, tensors, chosen, weights, state))

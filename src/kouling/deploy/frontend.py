@@ -14,11 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from kouling import commands
 from kouling.checkpoint import ModelInfo
 from kouling.commands import CommandSet
 from kouling.deploy import model_file
 from kouling.encoder import Encoder
+from kouling.recognizer import own_commands
 
 FILE = "frontend.kouling"
 SUFFIX = "-frontend"
@@ -44,4 +44,4 @@ def pack(info: ModelInfo, command_set: CommandSet | None = None) -> bytes:
     tensors = Encoder(stub.config, len(stub.units)).state_dict()
     weights = {key: np.zeros_like(value.numpy()) for key, value in tensors.items() if "num_batches" not in key}
     weights |= {key: np.ones_like(value) for key, value in weights.items() if key.endswith("running_var")}
-    return model_file.pack(stub, weights, command_set or commands.every_unit(info.units))
+    return model_file.pack(stub, weights, command_set or own_commands(info))

@@ -57,7 +57,7 @@ class Miner:
             raise ValueError(f"--confidence {confidence}; allowed: above 0, at most 1")
         runner = recognizer.load_runner(model)
         units = runner.info.units
-        chosen = commands.load(command_set, units) if command_set else commands.every_unit(units)
+        chosen = commands.load(command_set, units) if command_set else recognizer.own_commands(runner.info)
         thresholds = thresholds_of(runner.info, chosen) if confidence is None else confidence
         self.recognizer = recognizer_with(runner, chosen, thresholds)
         # What was heard by another model, or for other commands, is worth hearing again.

@@ -111,7 +111,7 @@ class Study:
         """Raises: ValueError where the model, the data or every one of the settings is unusable."""
         self.info, self.weights = checkpoint.load(checkpoint_of(model))
         self.command_set = (
-            commands.load(command_set, self.info.units) if command_set else commands.every_unit(self.info.units)
+            commands.load(command_set, self.info.units) if command_set else recognizer.own_commands(self.info)
         )
         self.recordings = order(data, self.command_set)
         self.there = len(self.recordings)

@@ -332,7 +332,7 @@ class Trainer:
         """Percent of validation clips right, with the averaged weights."""
         model = Encoder(self.recipe.config, len(self.units)).eval()
         model.load_state_dict(self.averaged_on_grids())
-        return accuracy(model, *self.valid)
+        return accuracy(model, *self.valid, self.scenes.lexicon.sayings)
 
 
 def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Generator) -> Window | None:

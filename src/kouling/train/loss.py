@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 EARLY = 5  # feature frames before the end of a word from which it may be said
-LONGEST_S = 0.9  # of a word; a longer span is one whose background was taken for speech
+LONGEST_S = 0.9  # of a word, usually; a longer span is one whose background was taken for speech
 
 
 def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) -> Tensor:
@@ -27,7 +29,9 @@ def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) ->
     return forced + said
 
 
-def frames_in_time(spans: Tensor, shift: int, subsampling: int, num_frames: int, delay: int) -> Tensor:
+def frames_in_time(
+    spans: Tensor, shift: int, subsampling: int, num_frames: int, delay: int, longest_s: float = LONGEST_S
+) -> Tensor:
     """(B, N) whether an encoder frame may say a unit: it is made when the word is over, or nearly, and at most `delay`
     feature frames after its end. CTC left to itself settles early, on what it has heard of a word so far.
 
@@ -35,7 +39,7 @@ def frames_in_time(spans: Tensor, shift: int, subsampling: int, num_frames: int,
     """
     made = (torch.arange(num_frames) + 1) * subsampling - shift  # feature frames heard by then
     first, last = spans[..., 0, None], spans[..., 1, None]  # (B, S, 1)
-    over = torch.minimum(last, first + round(100 * LONGEST_S)) - EARLY
+    over = torch.minimum(last, first + round(100 * longest_s)) - EARLY
     after_beginning = made > torch.maximum(first, over)
     return (after_beginning & (made <= last + max(delay, subsampling)) & (last > first)).any(dim=1)
 
@@ -70,3 +74,16 @@ def one_unit_scores(log_probs: Tensor) -> Tensor:
     scores = torch.logaddexp(inside, after)
     scores[:, 0] = before[:, 0]
     return scores
+
+
+def saying_scores(log_probs: Tensor, sayings: Sequence[tuple[int, ...]]) -> Tensor:
+    """(B, len(sayings)) log-probability that a row says exactly the units of a saying. log_probs: (B, N, V)."""
+    longest = max(map(len, sayings))
+    targets = torch.tensor([[*saying, *[0] * (longest - len(saying))] for saying in sayings], dtype=torch.int64)
+    lengths = torch.tensor([len(saying) for saying in sayings])
+    frames = torch.full((len(sayings),), log_probs.shape[1], dtype=torch.int64)
+    rows = [
+        -F.ctc_loss(row[:, None].expand(-1, len(sayings), -1), targets, frames, lengths, reduction="none")
+        for row in log_probs.float()
+    ]
+    return torch.stack(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ def of_labels(log_probs: Tensor, batches: Batches, rows: NDArray[np.int64], shif
         torch.from_numpy(array[rows]) for array in (batches.lengths, batches.speech, batches.spans, batches.targets)
     )
     num_frames = log_probs.shape[1]
-    in_time = losses.frames_in_time(spans, shift, config.encoder.subsampling, num_frames, settings.delay_frames)
+    in_time = losses.frames_in_time(
+        spans, shift, config.encoder.subsampling, num_frames, settings.delay_frames, settings.longest_word_s
+    )
     said = losses.ctc(log_probs, targets, lengths, in_time)
     frames = min(max(round(PRESENCE_S / config.encoder_frame_s), 1), num_frames)
     present = losses.unknown_words_present(log_probs, frames) * settings.presence_weight
@@ -44,11 +46,20 @@ def per_word(each: Tensor, batches: Batches, rows: NDArray[np.int64]) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(model: Encoder, features: NDArray[np.float16], targets: NDArray[np.int64]) -> dict[str, float]:
-    """Percent of clips right, by the likeliest of: nothing, one unknown word, one unit.
+def accuracy(
+    model: Encoder,
+    features: NDArray[np.float16],
+    targets: NDArray[np.int64],
+    sayings: Sequence[tuple[int, ...]] = (),
+) -> dict[str, float]:
+    """Percent of clips right, by the likeliest of: nothing, one unknown word, one unit; or, where what is said in a clip
+    may be several units, of what is said in any.
 
-    features: (R, T, M), targets: (R,) unit, 0 for nothing; both of `SceneMaker.validation`.
+    features: (R, T, M), targets: (R,) unit or saying, 0 for nothing; both of `SceneMaker.validation`. sayings: what the
+    targets stand for, of `Lexicon`.
     """
+    asked = np.unique(np.append(targets, [0, 1]))
+    several = max((len(sayings[target]) for target in asked), default=1) > 1 if sayings else False
     decided = []
     state: EncoderState | None = None
     with precision.mixed():
@@ -58,7 +69,11 @@ def accuracy(model: Encoder, features: NDArray[np.float16], targets: NDArray[np.
             begun = model.initial_state(len(batch)) if state is None else first_rows(state, len(batch))
             log_probs, state = model(batch, begun)
             state = carried(state)
-            decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).numpy())
+            if several:
+                scores = losses.saying_scores(log_probs, [sayings[target] for target in asked])
+                decided.append(asked[scores.argmax(dim=1).numpy()])
+            else:
+                decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).numpy())
     units = np.maximum(np.concatenate(decided), 1) if decided else np.zeros(0, dtype=np.int64)
     right = units == np.maximum(targets, 1)  # silence and unknown need not be told apart
 

@@ -109,6 +109,7 @@ class Training:
     carry_percent: float = 75.0  # of batches that go on from the state of the one before, as in a stream
     padding_frames: int = 50  # at most this much silence around a scene
     delay_frames: int = 30  # a word is said at most this long after its end
+    longest_word_s: float = 0.9  # what is longer is a word whose background was taken for speech
     threads: int = 0  # 0: all cores
     # int4: learns on the grids of the initial checkpoint, or the best for it, what the engine will run; see int4.py
     weights: str = "float"
@@ -162,6 +163,7 @@ class Recipe:
     seed: int = 0
     preset: str = "base"
     initial: list[str] = field(default_factory=list)  # checkpoints whose encoders' mean is the start; units may differ
+    lexicon: str = ""  # file that spells labels in several units; see lexicon.py
     aligner: str = ""  # checkpoint that tells which recordings hold their word, and where it ends; see align.py
     config: Config = field(default_factory=Config)
     source: tuple[Source, ...] = ()
@@ -216,6 +218,8 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     for entry in table.get("source", []) if isinstance(table.get("source"), list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("path"), str) and (path.parent / entry["path"]).is_file():
             entry["path"] = str((path.parent / entry["path"]).resolve())
+    if isinstance(table.get("lexicon"), str) and (path.parent / table["lexicon"]).is_file():
+        table["lexicon"] = str((path.parent / table["lexicon"]).resolve())
     parent = table.pop("extends", None)
     if parent is None:
         return table

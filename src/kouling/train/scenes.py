@@ -20,6 +20,7 @@ from kouling.measure.noise import colored_noise, recorded_noise
 from kouling.train import augment
 from kouling.train.align import Aligner
 from kouling.train.data import Clip, Corpus, cut_pieces, load
+from kouling.train.lexicon import Lexicon
 from kouling.train.logmel import BatchLogMel
 from kouling.train.recipe import Recipe, Scenes
 from kouling.train.sounds import calls
@@ -41,7 +42,7 @@ UNKNOWN = 1  # index of the unknown unit; 0 is blank
 class Slot:
     corpus: Corpus | None  # None: nothing is said
     clip: Clip | None
-    target: int  # unit, 0 for nothing
+    target: int  # what is said, of `Lexicon.sayings`: a unit, several of them, or 0 for nothing
     ending: tuple[Corpus, Clip] | None = None  # of a spliced word
     backwards: bool = False
 
@@ -54,9 +55,9 @@ class Batches:
     """Features of many scenes of one shape, and what is said in them."""
 
     features: NDArray[np.float16]  # (R, T, M)
-    targets: NDArray[np.int64]  # (R, slots), zeros at the end
+    targets: NDArray[np.int64]  # (R, S) units, zeros at the end
     lengths: NDArray[np.int64]  # (R,)
-    spans: NDArray[np.int64]  # (R, slots, 2) feature frames between which each target is said, zeros at the end
+    spans: NDArray[np.int64]  # (R, S, 2) feature frames between which each target is said, zeros at the end
     speech: NDArray[np.bool_]  # (R,) rows of running speech, which have no targets
 
     def heard(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -82,14 +83,15 @@ class SceneMaker:
         """Raises: ValueError where data is missing (saying where it looked) or a unit has no recording."""
         self.recipe = recipe
         self.units = list(units)
-        self.words: dict[int, list[tuple[Corpus, Clip, float]]] = {i: [] for i in range(2, len(units))}
+        self.lexicon = Lexicon(units, Path(recipe.lexicon) if recipe.lexicon else None)
+        index = self.lexicon.labels
+        self.words: dict[int, list[tuple[Corpus, Clip, float]]] = {i: [] for i in sorted({*index.values()})}
         self.unknown: list[tuple[Corpus, Clip, float]] = []
         self.speech: list[tuple[Corpus, Clip]] = []
         self.pieces: list[tuple[Corpus, Clip]] = []
         self.noise: list[tuple[Corpus, Clip]] = []
         self.valid: list[tuple[Corpus, Clip, int]] = []  # target as in Slot
         self.valid_speech: list[tuple[Corpus, Clip]] = []
-        index = {unit: i for i, unit in enumerate(units)}
         for source in recipe.source:
             corpus = load(source, folders, cache)
             for clip in corpus.part(source, "train"):
@@ -111,10 +113,14 @@ class SceneMaker:
                 self.pieces += [(corpus, piece) for piece in cut_pieces(corpus, corpus.part(source, "train"))]
         if recipe.aligner:
             aligner = Aligner(Path(recipe.aligner), cache)
-            heard = aligner.align({units[i]: clips for i, clips in self.words.items()})
+            names = self.lexicon.names()
+            heard = aligner.align({names[i]: clips for i, clips in self.words.items()})
             self.pieces = aligner.without_words(self.pieces)
-            self.words = {index[word]: clips for word, clips in heard.items()}
-        silent = [self.units[i] for i, clips in self.words.items() if not clips]
+            self.words = {i: heard[names[i]] for i in self.words}
+        if recipe.lexicon:  # of all that it spells, what the sources hold; each unit must be said somewhere
+            self.words = {i: clips for i, clips in self.words.items() if clips}
+        said = {unit for i, clips in self.words.items() if clips for unit in self.lexicon.sayings[i]}
+        silent = [unit for i, unit in enumerate(self.units) if i > 1 and i not in said]
         if silent:
             raise ValueError(f"no recording of {', '.join(silent)} in the recipe's sources")
         self.rooms = augment.load_rooms(cache)
@@ -149,13 +155,16 @@ class SceneMaker:
 
     def draw_spliced(self, rng: np.random.Generator, count: int) -> list[Slot]:
         """Pseudo-words: the model must learn that half of a word is no word."""
+        if not count:
+            return []
         alike = [frozenset(group.split()) for group in self.recipe.mix.alike]
+        names = self.lexicon.names()
         pairs = [
             (first, last)
             for first, last in permutations(self.words, 2)
-            if not any({self.units[first], self.units[last]} <= group for group in alike)
+            if not any({names[first], names[last]} <= group for group in alike)
         ]
-        if count and not pairs:
+        if not pairs:
             raise ValueError("no two words to splice, or all are alike; set mix.spliced_percent to 0")
         slots: list[Slot] = []
         for _ in range(count):
@@ -200,6 +209,8 @@ class SceneMaker:
         deciding = ["units", "seed", "aligner", "source", "scenes", "augment", "mix"]
         encoder = self.recipe.config.encoder
         text = repr([recipe[name] for name in deciding] + [recipe["config"]["features"], encoder.subsampling])
+        if self.recipe.lexicon:
+            text += repr(self.lexicon.labels) + repr(self.lexicon.sayings)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def draw_epoch(self, seed: int, share: float = 1.0) -> list[Batches]:
@@ -211,10 +222,14 @@ class SceneMaker:
         noise_slots, speech_slots = round(share * noise_slots), round(share * speech_slots)
         total = sum(shape.share for shape in self.recipe.scenes)
         batches, start = [], 0.0
+        long: list[Slot] = []  # what does not fit into the slots of one shape goes into the next one's
         for shape in self.recipe.scenes:
             stop = start + len(slots) * shape.share / total
-            mine = slots[round(start) : round(stop)]
+            mine = long + slots[round(start) : round(stop)]
             start = stop
+            if self.recipe.lexicon:  # a unit that was cut off would be asked for all the same
+                long = [slot for slot in mine if not fits(slot, shape)]
+                mine = [slot for slot in mine if fits(slot, shape)]
             rows = [mine[i : i + shape.slots] for i in range(0, len(mine) - shape.slots + 1, shape.slots)]
             # Beside words, noise is never louder than they are; in scenes of its own it is as loud as it likes.
             rows += [[NOTHING] * shape.slots] * round(noise_slots * shape.share / total / shape.slots)
@@ -229,11 +244,13 @@ class SceneMaker:
         frames = length // self.recipe.config.features.hop_samples
         subsampling = self.recipe.config.encoder.subsampling
         frames -= frames % subsampling
+        sayings = self.lexicon.sayings
+        most = max([sum(max(len(sayings[slot.target]), 1) for slot in row) for row in rows], default=shape.slots)
         result = Batches(
             np.zeros((count, frames, self.recipe.config.features.num_mels), dtype=np.float16),
-            np.zeros((count, shape.slots), dtype=np.int64),
+            np.zeros((count, most), dtype=np.int64),
             np.zeros(count, dtype=np.int64),
-            np.zeros((count, shape.slots, 2), dtype=np.int64),
+            np.zeros((count, most, 2), dtype=np.int64),
             np.arange(count) >= len(rows),
         )
         chunk = 128
@@ -244,7 +261,7 @@ class SceneMaker:
                     row = rows[first + i]
                     scenes[i], spans = self.render_words(rng, row, slot_length)
                     result.spans[first + i, : len(spans)] = np.reshape(spans, (-1, 2))
-                    said = [slot.target for slot in row if slot.target]
+                    said = [unit for slot in row for unit in sayings[slot.target]]
                     result.targets[first + i, : len(said)] = said
                     result.lengths[first + i] = len(said)
                 else:
@@ -276,7 +293,8 @@ class SceneMaker:
             draw = augment.draw_clip(rng, clip, slot_length, settings)
             start, end = np.clip(draw.heard_at(clip.speech_start, clip.speech_end), 0, slot_length)
             before = len(parts) * slot_length
-            spans.append((int(before + start) // hop, int(before + end) // hop + 1))
+            bounds = int(before + start) // hop, int(before + end) // hop + 1
+            spans += spread(*bounds, len(self.lexicon.sayings[slot.target]))
             parts.append(augment.apply_clip(samples, slot_length, draw, self.rooms))
             powers.append((clip.speech_rms * 10 ** (draw.gain_db / 20)) ** 2)
         speech_rms = float(np.sqrt(np.mean(powers))) if powers else 0.0
@@ -323,6 +341,22 @@ class SceneMaker:
             made = self.log_mel(torch.from_numpy(chunk)).numpy()[:, :frames]
             features[first : first + len(chunk), : made.shape[1]] = made
         return features, np.array([target for *_, target in self.valid], dtype=np.int64)
+
+
+def fits(slot: Slot, shape: Scenes) -> bool:
+    """Whether what is said in a slot is no longer than it, however fast it is said."""
+    if slot.clip is None:
+        return True
+    return slot.clip.speech_end - slot.clip.speech_start <= 0.9 * shape.slot_s * SAMPLE_RATE_HZ
+
+
+def spread(start: int, end: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` units is said between two feature frames: one after the other, all about as long; the bounds
+    are generous, as nothing tells them. Of one unit: those of the whole."""
+    if count == 1:
+        return [(start, end)]
+    each = (end - start) / count
+    return [(round(start + max(i - 0.5, 0) * each), round(start + min(i + 1.5, count) * each)) for i in range(count)]
 
 
 def draw_evenly(rng: np.random.Generator, expected: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,59 +1,195 @@
-"""Words spoken by the speech synthesisers espeak-ng and flite, in many voices: unknown words to be rejected."""
+"""Speech made from text, in many voices, by the synthesisers that are installed: espeak-ng, flite, festival, Piper.
+
+A backend is a class with what `Backend` asks for, and its place in `BACKENDS`.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-ESPEAK_ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan")
-ESPEAK_VOICES = ("", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7", "+f1", "+f2", "+f3", "+f4", "+f5")
-FLITE_VOICES = ("slt", "kal16", "awb", "rms")
+TIMEOUT_S = 60.0
+NATURAL_WORDS_PER_MINUTE = 170
+# Voices of espeak-ng that pass for people: those that whisper, croak or are robots are left out.
+ESPEAK_VARIANTS = (
+    *("", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt4"),
+    *("Alex", "Alicia", "Andrea", "Andy", "Annie", "Gene", "Hugo", "Lee", "Marco", "Mario", "Michael", "Mike"),
+    *("adam", "anika", "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "john"),
+    *("linda", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro"),
+    *("shelby", "steph", "steph2", "travis", "victor", "zac"),
+)
+ESPEAK_ACCENTS = {
+    "en": ("en-us", "en-us", "en-us", "en-gb", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan"),
+    "zh": ("cmn",),
+}
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One way to say something; drawn by `draw_voice`."""
+    """One way to say something; drawn by `draw`."""
 
-    engine: str  # espeak-ng or flite
+    engine: str
     name: str
     words_per_minute: int
-    pitch: int  # 0 to 99, espeak-ng only
+    pitch: int = 50  # 0 to 99, where the engine has one
 
 
-def draw_voice(rng: random.Random) -> Voice:
-    if rng.random() < 0.3:
-        return Voice("flite", rng.choice(FLITE_VOICES), rng.randint(130, 220), 50)
-    return Voice(
-        "espeak-ng", rng.choice(ESPEAK_ACCENTS) + rng.choice(ESPEAK_VOICES), rng.randint(110, 220), rng.randint(15, 85)
+class Backend(Protocol):
+    """A synthesiser. To add one: this, and a line in `BACKENDS`."""
+
+    install: str  # how to get it
+    weight: float  # how often its voices are drawn beside others'
+
+    def voices(self, language: str) -> Sequence[str]:
+        """Those that are installed and speak `language`, a code as in "en"."""
+        ...
+
+    def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
+        """What writes a WAV file. Text of an espeak-ng phoneme string, `[[...]]`, goes to no other engine."""
+        ...
+
+
+class EspeakNg:
+    install = "apt-get install espeak-ng"
+    weight = 0.6
+
+    def voices(self, language: str) -> Sequence[str]:
+        if shutil.which("espeak-ng") is None:
+            return ()
+        accents = ESPEAK_ACCENTS.get(language, (language,))
+        return [f"{accent}+{variant}".rstrip("+") for accent in accents for variant in ESPEAK_VARIANTS]
+
+    def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
+        speed, pitch = str(voice.words_per_minute), str(voice.pitch)
+        return ["espeak-ng", "-v", voice.name, "-s", speed, "-p", pitch, "-w", str(output), "--", text]
+
+
+class Flite:
+    install = "apt-get install flite"
+    weight = 0.35
+
+    def voices(self, language: str) -> Sequence[str]:
+        return ("slt", "slt", "kal16", "awb", "rms") if language == "en" and shutil.which("flite") else ()
+
+    def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
+        stretch = f"duration_stretch={NATURAL_WORDS_PER_MINUTE / voice.words_per_minute:.2f}"
+        level = f"int_f0_target_mean={95 + voice.pitch}" if voice.name in ("rms", "awb", "kal16") else ""
+        more = ["--setf", level] if level else []
+        return ["flite", "-voice", voice.name, "--setf", stretch, *more, "-t", text, "-o", str(output)]
+
+
+class Festival:
+    install = "apt-get install festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts"
+    weight = 0.05  # a second to start, and two of its three voices are flite's too
+    folder = Path("/usr/share/festival/voices")
+
+    def voices(self, language: str) -> Sequence[str]:
+        if language != "en" or shutil.which("text2wave") is None:
+            return ()
+        return sorted(path.name for dialect in ("english", "us") for path in self.folder.glob(f"{dialect}/*_*"))
+
+    def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
+        stretch = f"(Parameter.set 'Duration_Stretch {NATURAL_WORDS_PER_MINUTE / voice.words_per_minute:.2f})"
+        source = output.with_suffix(".txt")
+        source.write_text(text, encoding="utf-8")
+        return ["text2wave", "-eval", f"(voice_{voice.name})", "-eval", stretch, "-o", str(output), str(source)]
+
+
+class Piper:
+    """Neural voices, files of which lie in ~/.local/share/piper or the folder that PIPER_VOICES names."""
+
+    install = (
+        "pip install piper-tts; python -m piper.download_voices --data-dir ~/.local/share/piper en_US-lessac-medium"
     )
+    weight = 2.0  # they sound like people
+
+    def voices(self, language: str) -> Sequence[str]:
+        if shutil.which("piper") is None:
+            return ()
+        folder = Path(os.environ.get("PIPER_VOICES", Path.home() / ".local/share/piper"))
+        return sorted(str(path) for path in folder.glob(f"**/{language}_*.onnx"))
+
+    def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
+        slower = f"{NATURAL_WORDS_PER_MINUTE / voice.words_per_minute:.2f}"
+        return ["piper", "--model", voice.name, "--length-scale", slower, "--output-file", str(output), "--", text]
 
 
-def command_line(text: str, voice: Voice, output: Path) -> list[str]:
-    if voice.engine == "flite":
-        stretch = f"duration_stretch={170 / voice.words_per_minute:.2f}"
-        return ["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(output)]
-    speed, pitch = str(voice.words_per_minute), str(voice.pitch)
-    return ["espeak-ng", "-v", voice.name, "-s", speed, "-p", pitch, "-w", str(output), "--", text]
+BACKENDS: dict[str, Backend] = {
+    "espeak-ng": EspeakNg(),
+    "flite": Flite(),
+    "festival": Festival(),
+    "piper": Piper(),
+}
+
+
+class Voices:
+    """The voices there are for a language."""
+
+    def __init__(self, language: str, engines: Sequence[str] = tuple(BACKENDS)) -> None:
+        """Raises: ValueError for an engine that there is not, and where none has a voice, with how to install one."""
+        for engine in engines:
+            if engine not in BACKENDS:
+                raise ValueError(f"no speech synthesiser {engine!r}; allowed: {', '.join(BACKENDS)}")
+        found = {engine: BACKENDS[engine].voices(language) for engine in engines}
+        self.of = {engine: names for engine, names in found.items() if names}
+        if not self.of:
+            wanted = "; or ".join(BACKENDS[engine].install for engine in engines)
+            raise ValueError(f"no speech synthesiser for language {language!r} is installed; install one: {wanted}")
+        self.weights = [BACKENDS[engine].weight for engine in self.of]
+
+    def draw(self, rng: random.Random, phonemes: bool = False) -> Voice:
+        """phonemes: of an engine that reads espeak-ng's `[[...]]`.
+
+        Raises: ValueError where there is none."""
+        if phonemes and "espeak-ng" not in self.of:
+            raise ValueError(f"only espeak-ng speaks phonemes; install it: {EspeakNg.install}")
+        engine = "espeak-ng" if phonemes else rng.choices(list(self.of), self.weights)[0]
+        return Voice(engine, rng.choice(self.of[engine]), rng.randint(105, 225), rng.randint(10, 90))
+
+
+def speak(text: str, voice: Voice, output: Path) -> bytes:
+    """A WAV file of `text`; `output` is where it is written on the way. Raises: ValueError where the engine fails."""
+    command = BACKENDS[voice.engine].command_line(text, voice, output)
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+        return output.read_bytes()
+    except (subprocess.SubprocessError, OSError) as error:
+        reason = getattr(error, "stderr", None) or str(error).encode()
+        said = reason.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise ValueError(f"{voice.engine} cannot say {text!r} in voice {voice.name}: {said[-1]}") from None
+
+
+def speak_all(
+    texts: Sequence[tuple[str, str]], language: str, seed: int, engines: Sequence[str] = tuple(BACKENDS)
+) -> Iterator[tuple[str, str, io.BytesIO]]:
+    """texts: (label, what is said), in drawn voices, two at a time -> (label, name, WAV file) in their order.
+
+    Raises: ValueError where no synthesiser is installed, saying how to install one, or one fails.
+    """
+    voices, rng = Voices(language, engines), random.Random(seed)
+    drawn = [(label, text, voices.draw(rng, "[[" in text)) for label, text in texts]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+
+        def said(number: int) -> bytes:
+            return speak(drawn[number][1], drawn[number][2], Path(folder) / f"{number}.wav")
+
+        for first in range(0, len(drawn), 64):  # in portions: not all WAV files at once in memory
+            portion = range(first, min(first + 64, len(drawn)))
+            for number, wav in zip(portion, pool.map(said, portion), strict=True):
+                (Path(folder) / f"{number}.wav").unlink()
+                label, _, voice = drawn[number]
+                yield label, f"{label}/{number:05d}-{voice.engine}.wav", io.BytesIO(wav)
 
 
 def speak_list(words: list[str], voices_per_word: int, seed: int) -> Iterator[tuple[str, str, io.BytesIO]]:
-    """(word, name, WAV file) of every word in every drawn voice.
-
-    Raises: ValueError where a synthesiser is not installed, saying how to install it.
-    """
-    missing = [engine for engine in ("espeak-ng", "flite") if shutil.which(engine) is None]
-    if missing:
-        raise ValueError(f"{' and '.join(missing)} not found; install with: apt-get install espeak-ng flite")
-    rng = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "spoken.wav"
-        for word in words:
-            for take in range(voices_per_word):
-                subprocess.run(command_line(word, draw_voice(rng), output), check=True, capture_output=True)
-                yield word, f"{word}/{take:03d}.wav", io.BytesIO(output.read_bytes())
+    """(word, name, WAV file) of every word of a list in every drawn voice. Raises: as `speak_all`."""
+    return speak_all([(word, word) for word in words for _ in range(voices_per_word)], "en", seed)

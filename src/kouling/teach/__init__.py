@@ -1,0 +1,1 @@
+"""Own commands: models from text (`kouling teach`), and commands from a few recordings (`kouling enrol`)."""
