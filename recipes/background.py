@@ -36,7 +36,7 @@ NOTICE = """Recordings in this archive, all re-encoded at about 11 kbit/s:
 speech/librispeech-*   LibriSpeech (Panayotov, Chen, Povey, Khudanpur), CC BY 4.0, from LibriVox recordings
 speech/commonvoice-*   Mozilla Common Voice, CC0
 noise/*                ESC-10 (K. Piczak), CC BY 3.0 as the set; authors on Freesound
-words/*                Google Speech Commands (Pete Warden, Google), CC BY 4.0
+all others             Google Speech Commands (Pete Warden, Google), CC BY 4.0
 """
 
 
@@ -58,8 +58,8 @@ def main(data: Path, output: Path) -> None:
                 soundfile.write(
                     encoded, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=LEVEL
                 )
-                stem = word if label == "words" else source
-                add(pack, f"{label}/{stem}-{number:05d}.ogg", encoded.getvalue())
+                name = f"{word}/{number:05d}.ogg" if label == "words" else f"{label}/{source}-{number:05d}.ogg"
+                add(pack, name, encoded.getvalue())
     size = temporary.stat().st_size
     print(f"{size:,} bytes:", ", ".join(f"{label} {length / 3600:.2f} h" for label, length in seconds.items()))
     if size > MOST_BYTES:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kouling.measure.mining import Mined
     from kouling.measure.stream import StreamResult
     from kouling.measure.thresholds import Calibration
+    from kouling.teach.run import Taught
 
 
 class _Console(Console):
@@ -72,14 +73,24 @@ def timeline(file: str, heard: list[Command], seconds: float) -> None:
         live(command)
 
 
-def live(command: Command) -> None:
-    """One command, as it is heard."""
+def nearly(command: Command, number: int | None = None) -> None:
+    """One command that was too unsure to be heard."""
+    called = "" if number is None else f"{number:3d} "
+    console.print(
+        f"[dim]{called}  {command.start_s:7.2f} – {command.end_s:6.2f} s   nearly {escape(command.name)}, "
+        f"{command.confidence:.0%}[/]"
+    )
+
+
+def live(command: Command, number: int | None = None) -> None:
+    """One command, as it is heard; number: by which its user may call it."""
+    called = "" if number is None else f"{number:3d} "
     bar = "▮" * round(command.confidence * 10)
     color = color_of(command.confidence)
     when = f"{command.start_s:7.2f} – {command.end_s:6.2f} s"
     slots = "".join(f"  {key}={value}" for key, value in command.slots.items())
     console.print(
-        f"  {when}   [bold]{escape(f'{command.name:<14}')}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}"
+        f"{called}  {when}   [bold]{escape(f'{command.name:<14}')}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}"
     )
 
 
@@ -148,6 +159,14 @@ def mined(result: Mined, output: Path) -> None:
         f"[bold]{len(result.events)}[/] false alarms in {result.seconds / 3600:.2f} h of {result.recordings} recordings"
         f"{before}; in {escape(str(output))}"
     )
+
+
+def taught(result: Taught) -> None:
+    """What a taught model is worth, on what that rests, and what to change."""
+    calibration(result.calibration)
+    console.print(f"[dim]on {result.rests_on()}[/]")
+    for line in result.advice():
+        console.print(f"[yellow]advice[/] {escape(line)}")
 
 
 def written(what: str, path: Path) -> None:

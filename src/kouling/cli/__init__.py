@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kouling import __version__
-from kouling.cli import calibrate, compare, compress, evaluate, export, listen, measure, mine, models, train, tune
+from kouling.cli import (
+    calibrate,
+    compare,
+    compress,
+    evaluate,
+    export,
+    listen,
+    measure,
+    mine,
+    models,
+    teach,
+    train,
+    tune,
+)
 from kouling.cli.options import DONE, FAILED, WRONG_INPUT, complain
 
 
@@ -52,6 +65,6 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(prog="kouling", description="Hears voice commands: listen, measure, train.")
     top.add_argument("--version", action="version", version=f"kouling {__version__}")
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
-    for module in (listen, evaluate, measure, compare, tune, calibrate, mine, train, compress, export, models):
+    for module in (listen, evaluate, measure, compare, tune, calibrate, mine, teach, train, compress, export, models):
         module.add(verbs)
     return top

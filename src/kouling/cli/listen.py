@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import queue
 import sys
+import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kouling import audio, recognizer, show
-from kouling.cli.options import DONE, WRONG_INPUT, add_model, complain, verb
+from kouling.cli.options import DONE, WRONG_INPUT, add_model, complain, verb, writable_folder
 from kouling.commands import Command
+from kouling.measure import detection
+from kouling.measure.keep import HELP, Keeper
 from kouling.recognizer import Recognizer
+
+NEARLY = 0.1  # confidence from which something below its threshold is shown
 
 
 def add(verbs: Any) -> None:
     listen_to = verb(verbs, "listen", run, "hear commands in recordings, raw PCM on stdin, or the microphone")
     listen_to.add_argument("files", nargs="*", metavar="FILE", help="recordings; - for 16 kHz mono int16 on stdin")
     listen_to.add_argument("--mic", action="store_true", help="listen to the microphone, until Ctrl-C")
+    listen_to.add_argument(
+        "--keep", type=Path, metavar="DIR", help="with --mic: keep what you say went wrong, for kouling teach --more"
+    )
     add_model(listen_to)
 
 
 def run(options: argparse.Namespace) -> int:
     if bool(options.files) == options.mic:
         raise ValueError("nothing to listen to, or both; give files, or - for stdin, or --mic")
+    if options.keep and (not options.mic or options.json):
+        raise ValueError("--keep goes with --mic, and not with --json: what was heard is numbered on the terminal")
     heard_by = recognizer.load(options.model, options.commands)
+    if options.mic and not options.json:
+        return watched(options.model, heard_by, audio.microphone(), options.keep)
     if options.mic:
         return live(heard_by, "microphone", audio.microphone(), options.json)
     status = DONE
@@ -56,6 +70,41 @@ def recording(heard_by: Recognizer, file: str, as_json: bool) -> None:
             print(show.command_json(file, command), flush=True)
     else:
         show.timeline(file, heard, samples / audio.SAMPLE_RATE_HZ)
+
+
+def watched(model: str, heard_by: Recognizer, blocks: Iterable[NDArray[np.int16]], keep: Path | None) -> int:
+    """The microphone, with what was nearly heard too; with `keep`, its user may say what was wrong."""
+    chosen = heard_by.command_set
+    names = tuple(spec.name for spec in chosen.commands)
+    lower = detection.recognizer_with(recognizer.load_runner(model), chosen, NEARLY)
+    keeper = Keeper(writable_folder(keep) if keep else Path(), names)
+    typed: queue.SimpleQueue[str] = queue.SimpleQueue()
+    if keep and sys.stdin is not None:
+        threading.Thread(target=lambda: [typed.put(line) for line in sys.stdin], daemon=True).start()
+        show.errors.print(f"[dim]{HELP}[/]")
+    show.errors.print(f"[dim]listening for {len(names)} commands; Ctrl-C ends[/]")
+    heard_by.reset()
+    lower.reset()
+    recent: list[Command] = []  # what was heard, so that it is not nearly heard too
+
+    def report(heard: list[Command], nearly: list[Command]) -> None:
+        recent[:] = [*recent, *heard][-8:]
+        for command in heard:
+            show.live(command, keeper.number(command) if keep else None)
+        for command in nearly:
+            if not any(command.start_s < other.end_s + 0.5 and other.start_s < command.end_s + 0.5 for other in recent):
+                show.nearly(command, keeper.number(command) if keep else None)
+
+    for block in blocks:
+        keeper.hear(block)
+        report(heard_by.accept(block), lower.accept(block))
+        while not typed.empty():
+            try:
+                show.errors.print(f"[dim]{keeper.answer(typed.get())}[/]")
+            except ValueError as error:
+                complain(error, WRONG_INPUT)
+    report(heard_by.finish(), lower.finish())
+    return DONE
 
 
 def live(heard_by: Recognizer, name: str, blocks: Iterable[NDArray[np.int16]], as_json: bool) -> int:

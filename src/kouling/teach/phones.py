@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kouling.train.speak import pinyin
+
 # What espeak-ng's English voices say beside the inventory below, as it.
 _SAME_AS = {
     "ɐ": "ə",
@@ -70,7 +72,7 @@ _FEATURES = {
     "tʃ": "palate stop -",
     "dʒ": "palate stop +",
     "l": "ridge glide +",
-    "ɹ": "palate glide +",
+    "ɹ": "curled glide +",
     "w": "lip glide +",
     "j": "palate glide +",
 }
@@ -102,6 +104,8 @@ def pronounce(texts: Sequence[str], accent: str = "en-us") -> list[tuple[str, ..
     """
     if shutil.which("espeak-ng") is None:
         raise ValueError("espeak-ng tells how words sound and is not installed; install it: apt-get install espeak-ng")
+    if accent.startswith("cmn"):
+        texts = [pinyin(text) for text in texts]
     one_line = [" ".join(text.split()) for text in texts]
     if not all(one_line):
         raise ValueError("there is a text with nothing to say; needed: words")

@@ -91,6 +91,8 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
     path = locate(source, folders)
     stat = path.stat()
     identity = f"{CACHE_VERSION} {path.name} {stat.st_size} {int(stat.st_mtime)} {source.speakers_per_word}"
+    if path.suffix == ".json":  # it may be written again with the same texts in it
+        identity = f"{CACHE_VERSION} {path.read_text(encoding='utf-8')}"
     if path.is_dir():
         identity += " ".join(
             sorted(f"{f.relative_to(path)} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in audio_files(path))
@@ -144,6 +146,8 @@ def _entries(path: Path, source: Source) -> Iterator[tuple[str, str, BinaryIO | 
         words = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         words = [word for word in words if word and not word.startswith("#")]
         yield from speak.speak_list(words, source.speakers_per_word, seed=0)
+    elif path.suffix == ".json":
+        yield from speak.Texts.load(path).speak()
     else:
         yield from labelled(path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Lexicon:
-    """Sayings by number: those below `len(units)` are the units themselves (0, blank, is nothing said), others follow."""
+    """Sayings by number: those below `len(units)` are the units themselves (0, blank, is nothing), others follow."""
 
     def __init__(self, units: Sequence[str], path: Path | None = None) -> None:
         """Raises: ValueError, one line, for a line that is malformed or names what is no unit; OSError."""

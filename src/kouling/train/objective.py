@@ -52,8 +52,8 @@ def accuracy(
     targets: NDArray[np.int64],
     sayings: Sequence[tuple[int, ...]] = (),
 ) -> dict[str, float]:
-    """Percent of clips right, by the likeliest of: nothing, one unknown word, one unit; or, where what is said in a clip
-    may be several units, of what is said in any.
+    """Percent of clips right, by the likeliest of: nothing, one unknown word, one unit; or, where what is said in a
+    clip may be several units, of what is said in any.
 
     features: (R, T, M), targets: (R,) unit or saying, 0 for nothing; both of `SceneMaker.validation`. sayings: what the
     targets stand for, of `Lexicon`.

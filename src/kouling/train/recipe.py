@@ -18,7 +18,8 @@ KINDS = ("train", "valid", "both")
 class Source:
     """One body of recordings: `DIR/<label>/*.wav`, a tar of such a folder, or a word list to be spoken."""
 
-    path: str = ""  # relative to a data directory; a folder, a .tar, or a .txt word list for the speech synthesisers
+    # Relative to a data directory: a folder, a .tar, a .txt word list for speech synthesis, or a .json of `Texts`.
+    path: str = ""
     use: str = "words"  # words: labels that are units are words, the rest unknown; unknown, speech (running), noise
     part: str = "train"  # train, valid, or both: split by a hash of the file names
     valid_percent: int = 10  # of a source with part = "both"

@@ -351,8 +351,8 @@ def fits(slot: Slot, shape: Scenes) -> bool:
 
 
 def spread(start: int, end: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` units is said between two feature frames: one after the other, all about as long; the bounds
-    are generous, as nothing tells them. Of one unit: those of the whole."""
+    """Where each of `count` units is said between two feature frames: one after the other, all about as long; the
+    bounds are generous, as nothing tells them. Of one unit: those of the whole."""
     if count == 1:
         return [(start, end)]
     each = (end - start) / count

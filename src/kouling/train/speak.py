@@ -6,6 +6,7 @@ A backend is a class with what `Backend` asks for, and its place in `BACKENDS`.
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +30,7 @@ ESPEAK_VARIANTS = (
 )
 ESPEAK_ACCENTS = {
     "en": ("en-us", "en-us", "en-us", "en-gb", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan"),
-    "zh": ("cmn",),
+    "zh": ("cmn-latn-pinyin",),
 }
 
 
@@ -58,6 +59,17 @@ class Backend(Protocol):
         ...
 
 
+def pinyin(text: str) -> str:
+    """Chinese characters as pinyin with tones in figures, "bei3 jing1": espeak-ng reads these better than characters.
+
+    Raises: ValueError where the library for it is missing."""
+    try:
+        from pypinyin import Style, lazy_pinyin
+    except ModuleNotFoundError:
+        raise ValueError("Mandarin needs pypinyin; install with: pip install 'kouling[train]'") from None
+    return " ".join(lazy_pinyin(text, style=Style.TONE3, neutral_tone_with_five=True))
+
+
 class EspeakNg:
     install = "apt-get install espeak-ng"
     weight = 0.6
@@ -70,6 +82,7 @@ class EspeakNg:
 
     def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
         speed, pitch = str(voice.words_per_minute), str(voice.pitch)
+        text = pinyin(text) if voice.name.startswith(ESPEAK_ACCENTS["zh"]) else text
         return ["espeak-ng", "-v", voice.name, "-s", speed, "-p", pitch, "-w", str(output), "--", text]
 
 
@@ -188,6 +201,36 @@ def speak_all(
                 (Path(folder) / f"{number}.wav").unlink()
                 label, _, voice = drawn[number]
                 yield label, f"{label}/{number:05d}-{voice.engine}.wav", io.BytesIO(wav)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is to be spoken, as a file beside recordings: a source of a recipe whose path ends in `.json`."""
+
+    language: str
+    texts: tuple[tuple[str, str, int], ...]  # label, what is said, in how many voices
+    engines: tuple[str, ...] = tuple(BACKENDS)
+    seed: int = 0
+
+    def save(self, path: Path) -> None:
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=0), encoding="utf-8")
+        os.replace(temporary, path)
+
+    @staticmethod
+    def load(path: Path) -> Texts:
+        """Raises: ValueError where the file is none that `save` wrote."""
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            texts = tuple((str(label), str(text), int(voices)) for label, text, voices in table.pop("texts"))
+            return Texts(texts=texts, **{**table, "engines": tuple(table["engines"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: no list of texts to be spoken ({type(error).__name__}: {error})") from None
+
+    def speak(self) -> Iterator[tuple[str, str, io.BytesIO]]:
+        """(label, name, WAV file) of each. Raises: as `speak_all`."""
+        said = [(label, text) for label, text, voices in self.texts for _ in range(voices)]
+        return speak_all(said, self.language, self.seed, self.engines)
 
 
 def speak_list(words: list[str], voices_per_word: int, seed: int) -> Iterator[tuple[str, str, io.BytesIO]]:

@@ -1,0 +1,205 @@
+"""From a command set to a recipe: what is spoken, what must not fire, and how it is learned."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kouling import recognizer
+from kouling.config import Config
+from kouling.grammar import GrammarSet
+from kouling.teach import neighbours
+from kouling.train.recipe import Augment, Mix, Recipe, Scenes, Source, Training
+from kouling.train.speak import BACKENDS, Texts
+
+BACKGROUND = Path(__file__).parent / "background.tar"
+MOST_PHRASES = 60  # of a set that is learned phrase by phrase; larger ones, and grammars, are learned word by word
+SENTENCES = 2500  # drawn from a grammar
+CLIPS = 5000  # of phrases, shared out among them
+FEWEST, MOST = 60, 500  # voices that say one phrase
+VALID_PERCENT = 12
+START = {"en": "en-phones"}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught: the units, the sentences spoken for each, and what else is spoken, which is none of them."""
+
+    units: tuple[str, ...]
+    spoken: Texts
+    unknown: Texts
+    spellings: dict[str, str]  # label of a spoken text or a recording -> its units, as in a lexicon
+    command_of: dict[str, str]  # label -> the command that it is a phrase of; a lone word of a grammar is of none
+    by_phrase: bool
+
+
+def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BACKENDS), seed: int = 0) -> Lesson:
+    """What to speak so that the commands are learned. Raises: ValueError where espeak-ng is missing."""
+    rng = random.Random(seed)
+    phrases = all_phrases(commands)
+    by_phrase = phrases is not None
+    command_of = sampled(commands, rng) if phrases is None else phrases
+    sentences = list(command_of)
+    units = sentences if by_phrase else commands.words()
+    spoken: list[tuple[str, str, int]] = []
+    voices = min(max(CLIPS // len(sentences), FEWEST), MOST) if by_phrase else 1
+    for sentence in sentences:
+        ways = ways_to_say(sentence, commands)
+        spoken += [(sentence, way, -(-voices // len(ways))) for way in ways]
+    if not by_phrase:  # each word alone too, however rarely the grammar draws it
+        each = min(max(CLIPS // len(units), 16), 60)
+        spoken += [(word, way, each) for word in units for way in ways_to_say(word, commands)]
+    many = max(400 // len(units), 3) if by_phrase else 4
+    wrong: list[tuple[str, str, int]] = []
+    for unit in units:
+        near = neighbours.must_not_fire(unit, units, language, rng, 30 if by_phrase else 12)
+        wrong += [("unknown", text, min(many, 6) if "[[" in text else min(many, 8)) for text in near]
+    others = [word for word in neighbours.common_words(language) if word not in set(units)]
+    rng.shuffle(others)
+    wrong += [("unknown", word, 1) for word in others[:1200]]
+    wrong += [("unknown", " ".join(rng.sample(others, 2)), 1) for _ in range(400)] if others else []
+    spellings = {unit: unit.replace(" ", "_") for unit in units}
+    if not by_phrase:
+        spellings |= {text: " ".join(text.split()) for text in sentences}
+    # A recording may be called by its command, where that says what is said.
+    spellings |= {
+        name: spellings[text] for text, name in command_of.items() if list(command_of.values()).count(name) == 1
+    }
+    told = {"language": language, "engines": tuple(engines)}
+    return Lesson(
+        tuple(units),
+        Texts(texts=tuple(spoken), seed=seed, **told),
+        Texts(texts=tuple(wrong), seed=seed + 1, **told),
+        spellings,
+        command_of | {name: name for name in set(command_of.values())},
+        by_phrase,
+    )
+
+
+def all_phrases(commands: GrammarSet) -> dict[str, str] | None:
+    """Every phrase of a set that has few, and its command; None of a larger set."""
+    found: dict[str, str] = {}
+    for command in commands.commands:
+        texts = command.texts(MOST_PHRASES)
+        if texts is None:
+            return None
+        found |= dict.fromkeys(texts, command.name)
+    return found if len(found) <= MOST_PHRASES else None
+
+
+def sampled(commands: GrammarSet, rng: random.Random) -> dict[str, str]:
+    """Sentences drawn from each command, and the command."""
+    each = SENTENCES // len(commands.commands) + 1
+    return {command.sample(rng)[0]: command.name for command in commands.commands for _ in range(each)}
+
+
+def ways_to_say(text: str, commands: GrammarSet) -> list[str]:
+    """How a synthesiser is asked to say it: as it is written, or as `say` has it instead."""
+    for command in commands.commands:
+        if command.say and text in (command.texts(1) or ()):
+            return list(command.say)
+    ways = [""]
+    for word in text.split():
+        ways = [f"{way} {said}".strip() for way in ways for said in commands.say.get(word, (word,))][:8]
+    return ways
+
+
+def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings: Path | None, seed: int) -> Recipe:
+    """The recipe that learns a lesson, whose texts and lexicon are written into `folder`. Raises: OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lesson.spoken.save(folder / "spoken.json")
+    lesson.unknown.save(folder / "unknown.json")
+    lines = [f"{label}\t{spelling}" for label, spelling in lesson.spellings.items()]
+    (folder / "lexicon.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    base = Source(path="-")
+    background = str(BACKGROUND)
+    sources = [
+        replace(base, path=str((folder / "spoken.json").resolve()), part="both", valid_percent=VALID_PERCENT),
+        replace(
+            base, path=str((folder / "unknown.json").resolve()), use="unknown", part="both", valid_percent=VALID_PERCENT
+        ),
+        replace(base, path=background, exclude=["speech", "noise"], part="both", valid_percent=VALID_PERCENT),
+        replace(base, path=background, use="speech", exclude=only("speech"), part="both", valid_percent=35),
+        replace(base, path=background, use="noise", exclude=only("noise"), part="both", valid_percent=20),
+    ]
+    if recordings is not None:
+        sources.append(replace(base, path=str(recordings.resolve()), weight=8.0, part="both", valid_percent=20))
+    start = recognizer.MODELS / START.get(language, "en-phones") / "model.safetensors"
+    config, _ = shape_of(start)
+    return Recipe(
+        name=name,
+        language=language,
+        description="taught from text",
+        units=list(lesson.units),
+        seed=seed,
+        initial=[str(start)],
+        lexicon=str((folder / "lexicon.txt").resolve()),
+        config=config,
+        source=tuple(sources),
+        scenes=scenes_for(lesson),
+        augment=AUGMENT,
+        mix=MIX if lesson.by_phrase else replace(MIX, unknown_percent=25.0, pieces_percent=15.0, spliced_percent=0.0),
+        training=TRAINING,
+    )
+
+
+def only(label: str) -> list[str]:
+    """Of the background's labels all others."""
+    return [other for other in BACKGROUND_LABELS if other != label]
+
+
+def shape_of(start: Path) -> tuple[Config, tuple[str, ...]]:
+    from kouling import checkpoint
+
+    info = checkpoint.load_info(start)
+    return info.config, info.units
+
+
+def scenes_for(lesson: Lesson) -> tuple[Scenes, ...]:
+    if lesson.by_phrase:
+        return Scenes(3, 1.5, 0.7), Scenes(1, 3.0, 0.3)
+    return Scenes(4, 1.3, 0.4), Scenes(1, 5.0, 0.6)
+
+
+WORDS = "yes no up down left right go stop zero one two three four five eight nine".split()
+RARE = "bed bird cat dog happy house marvin off on seven sheila six tree wow".split()
+BACKGROUND_LABELS = ("speech", "noise", *WORDS, *RARE)
+
+TRAINING = Training(
+    epochs=14,
+    learning_rate=6e-4,
+    warmup_epochs=0.5,
+    weight_decay=0.1,
+    dropout=0.1,
+    ema_epochs=1.5,
+    batch_s=150.0,
+    carry_percent=60.0,
+    longest_word_s=2.5,
+    speech_weight=0.3,
+    reuse=3,
+    compile=False,
+)
+AUGMENT = Augment(
+    speed_percent=12.0,
+    room_percent=35.0,
+    snr_low_db=2.0,
+    noise_percent=50.0,
+    calls_percent=35.0,
+    more_noise_percent=40.0,
+    warp_percent=14.0,
+    filter_db=8.0,
+    time_masks_per_s=0.7,
+    mel_mask_bands=10,
+)
+MIX = Mix(
+    unknown_percent=90.0,
+    pieces_percent=60.0,
+    spliced_percent=0.0,
+    backwards_percent=10.0,
+    noise_percent=25.0,
+    pause_percent=10.0,
+    speech_percent=60.0,
+    balance=0.5,
+)

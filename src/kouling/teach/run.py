@@ -1,0 +1,188 @@
+"""`kouling teach`: from the text of a command set to a model that hears it, and what to expect of that model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kouling import audio, checkpoint, commands, grammar
+from kouling.checkpoint import ModelInfo
+from kouling.config import read_toml
+from kouling.deploy import engine
+from kouling.measure import thresholds
+from kouling.measure.accuracy import UNKNOWN
+from kouling.measure.thresholds import Calibration
+from kouling.recognizer import ENGINE_FILE
+from kouling.teach import lesson, neighbours, recordings
+from kouling.teach.neighbours import Pair
+from kouling.train.data import load
+from kouling.train.loop import Trainer
+from kouling.train.recipe import Recipe
+from kouling.train.speak import BACKENDS
+
+CHECKPOINT = "model.safetensors"
+COMMANDS_FILE = "commands.toml"
+SHORT = 5  # phones: what has no more is in much that people say, or nearly
+# What a taught command set's decoder does: it answers at once, since who says "computer" often talks on.
+DECODER = {"threshold": 0.5, "isolation_s": 0.0, "hesitation_s": 0.0}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `kouling teach` is asked for."""
+
+    commands: Path
+    out: Path
+    language: str = "en"
+    recordings: Path | None = None
+    more: Path | None = None  # clips kept by `kouling listen --keep`
+    per_hour: float = 0.5
+    engines: tuple[str, ...] = tuple(BACKENDS)
+    epochs: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came of it."""
+
+    name: str
+    calibration: Calibration
+    confusable: tuple[Pair, ...]
+    short: Mapping[str, list[str]]  # phrases of few sounds, and the common words that are near them
+    recorded: Mapping[str, int]  # recordings of each command that were learned from
+    problems: tuple[str, ...]  # with recordings that were left out
+
+    def advice(self) -> list[str]:
+        """What to change in the set, if anything, in words."""
+        lines = [
+            f"{pair.one!r} and {pair.other!r} differ in {'one sound' if pair.apart <= 1 else 'few sounds'}: say more "
+            "in one of them where they must not be confused"
+            for pair in self.confusable
+        ]
+        for phrase, near in self.short.items():
+            close = f" and close to {', '.join(map(repr, near))}" if near else ""
+            lines.append(f"{phrase!r} is short{close}: consider a longer phrase, as 'hey {phrase}'")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            **self.calibration.to_dict(),
+            "rests_on": self.rests_on(),
+            "advice": self.advice(),
+            "recordings": dict(self.recorded),
+            "left_out": list(self.problems),
+        }
+
+    def rests_on(self) -> str:
+        real = sum(self.recorded.values())
+        more = f", a few of {real} real recordings among them" if real else ""
+        return (
+            f"synthetic voices that training never heard{more}; people are harder to hear: try it, and keep what goes "
+            "wrong with kouling listen --mic --keep"
+        )
+
+
+def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line: None) -> Taught:
+    """Make the model, or go on where an interrupted run stopped; `asked.out` gets model.safetensors, model.kouling and
+    commands.toml when all is done, not before.
+
+    Raises: ValueError, one line, for a set that cannot be taught, recordings that cannot be used, and where no
+    synthesiser is installed; OSError on a full disk.
+    """
+    table = read_toml(asked.commands)
+    taught = grammar.read(table, str(asked.commands), asked.language)
+    plan = lesson.plan(taught, asked.language, asked.engines, asked.seed)
+    short, pairs = check(plan, asked.language)
+    work = asked.out / "work"
+    usable = recordings.gather(asked.recordings, asked.more, plan.spellings, work / "recordings")
+    for problem in usable.problems:
+        report(f"left out: {problem}")
+    recipe = lesson.recipe_of(plan, asked.out.name, asked.language, work, usable.folder, asked.seed)
+    if asked.epochs is not None:
+        recipe = replace(recipe, training=replace(recipe.training, epochs=asked.epochs))
+    if asked.more is not None and (asked.out / CHECKPOINT).exists():  # goes on from what it was
+        shutil.copyfile(asked.out / CHECKPOINT, work / "before.safetensors")
+        training = replace(recipe.training, epochs=max(recipe.training.epochs // 2, 1), warmup_epochs=0.2)
+        recipe = replace(recipe, initial=[str(work / "before.safetensors")], training=training)
+    trainer = Trainer(recipe, [Path(".")], work / "run", cache)
+    trainer.run()
+    report("choosing thresholds")
+    result = finish(recipe, plan, table, work, asked.per_hour, cache)
+    for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
+        (work / file).replace(asked.out / file)
+    return Taught(asked.out.name, result, tuple(pairs), short, usable.counts, tuple(usable.problems))
+
+
+def check(plan: lesson.Lesson, language: str) -> tuple[dict[str, list[str]], list[Pair]]:
+    """Phrases that are risky: of few sounds, with the words near them; and pairs that sound alike.
+
+    Raises: ValueError for one of a single short sound, and for two of different commands that sound the same."""
+    phrases = [unit for unit in plan.units] if plan.by_phrase else []
+    said = dict(zip(phrases, neighbours.phones_of(phrases, language), strict=True))
+    for phrase, phones in said.items():
+        if len(phones) < 2:
+            raise ValueError(
+                f"{phrase!r} is one short sound ({' '.join(phones) or 'none'}), which is in every sentence; "
+                "needed: two syllables or more"
+            )
+    pairs = neighbours.confusable(phrases, language)
+    for pair in pairs:
+        owners = plan.command_of[pair.one], plan.command_of[pair.other]
+        if pair.apart <= neighbours.SAME and owners[0] != owners[1]:
+            raise ValueError(
+                f"{pair.one!r} of command {owners[0]!r} and {pair.other!r} of {owners[1]!r} sound the same; allowed: "
+                "phrases that differ by a sound; or one command for both"
+            )
+    short = {p: neighbours.near_words(p, language, 3) for p, phones in said.items() if len(phones) <= SHORT}
+    return short, [pair for pair in pairs if plan.command_of[pair.one] != plan.command_of[pair.other]]
+
+
+def finish(
+    recipe: Recipe, plan: lesson.Lesson, table: dict[str, Any], work: Path, per_hour: float, cache: Path
+) -> Calibration:
+    """Thresholds from what training never heard, and the model's files, in the folder `work`."""
+    info, weights = checkpoint.load(work / "run" / CHECKPOINT)
+    info = replace(info, decoder=DECODER, commands=table)
+    held_back(recipe, plan, cache, work / "valid")
+    write(info, weights, work)
+    runner = engine.Engine(work / ENGINE_FILE)
+    chosen = commands.parse(table, info.units, info.name)
+    result = thresholds.calibrate(
+        runner, chosen, work / "valid" / "clips", work / "valid" / "speech", per_hour, [], unproven=True
+    )
+    own = {command.name: command.threshold for command in result.commands}
+    entries = [{"threshold": own[entry["name"]], **entry} for entry in table["command"]]
+    described = {**info.provenance, "taught": result.to_dict()}
+    write(replace(info, commands={**table, "command": entries}, provenance=described), weights, work)
+    return result
+
+
+def write(info: ModelInfo, weights: Mapping[str, Any], folder: Path) -> None:
+    checkpoint.save(folder / CHECKPOINT, info, weights)
+    engine.export(folder / CHECKPOINT, folder / ENGINE_FILE)
+    import tomlkit
+
+    checkpoint.write_whole(folder / COMMANDS_FILE, tomlkit.dumps(dict(info.commands)).encode())
+
+
+def held_back(recipe: Recipe, plan: lesson.Lesson, cache: Path, out: Path) -> None:
+    """What training never heard, as labelled recordings: `clips/<command or _unknown_>`, `speech/`."""
+    shutil.rmtree(out, ignore_errors=True)
+    for source in recipe.source:
+        corpus = load(source, [Path(".")], cache)
+        for clip in corpus.part(source, "valid"):
+            name = f"{clip.name.replace('/', '-')}.wav"
+            if source.use in ("speech", "noise"):
+                path = out / "speech" / source.use / name
+            else:
+                label = plan.command_of.get(clip.label, UNKNOWN) if source.use == "words" else UNKNOWN
+                if label == UNKNOWN and clip.label in plan.spellings:
+                    continue  # a lone word of a grammar
+                path = out / "clips" / label / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            audio.write(path, corpus.of(clip))
