@@ -222,5 +222,9 @@ def load(model: str | Path = DEFAULT_MODEL, command_set: str | Path | None = Non
     Raises: ValueError, one line, where the model or the command set is missing or unusable.
     """
     runner = load_runner(model)
-    chosen = commands.load(command_set, runner.info.units) if command_set else None
-    return runner.recognizer(chosen) if isinstance(runner, Engine) else Recognizer(runner, chosen)
+    return recognizer_of(runner, commands.load(command_set, runner.info.units) if command_set else None)
+
+
+def recognizer_of(runner: Runner | Engine, command_set: CommandSet | None = None) -> Recognizer:
+    """A stream of a model that is loaded. command_set: the model's own commands if left out."""
+    return runner.recognizer(command_set) if isinstance(runner, Engine) else Recognizer(runner, command_set)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kouling.measure.mining import Mined
     from kouling.measure.stream import StreamResult
     from kouling.measure.thresholds import Calibration
+    from kouling.teach.enrol import Enrolled
     from kouling.teach.run import Taught
 
 
@@ -89,9 +90,8 @@ def live(command: Command, number: int | None = None) -> None:
     color = color_of(command.confidence)
     when = f"{command.start_s:7.2f} – {command.end_s:6.2f} s"
     slots = "".join(f"  {key}={value}" for key, value in command.slots.items())
-    console.print(
-        f"{called}  {when}   [bold]{escape(f'{command.name:<14}')}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}"
-    )
+    name = escape(f"{command.name:<14}")
+    console.print(f"{called}  {when}   [bold]{name}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}")
 
 
 def evaluation(result: Evaluation) -> None:
@@ -158,6 +158,18 @@ def mined(result: Mined, output: Path) -> None:
     console.print(
         f"[bold]{len(result.events)}[/] false alarms in {result.seconds / 3600:.2f} h of {result.recordings} recordings"
         f"{before}; in {escape(str(output))}"
+    )
+
+
+def enrolled(result: Enrolled) -> None:
+    """What was enrolled, and what it rests on."""
+    console.print(
+        f"[bold]{escape(result.name)}[/] from {result.recordings} recordings: {len(result.phrases)} spellings, "
+        f"as {escape(result.phrases[0])}; threshold {result.threshold:g}"
+    )
+    console.print(
+        f"{result.heard} of these {result.recordings} recordings are heard at it, and there are {result.alarms} false "
+        f"alarms in {60 * result.hours:.0f} minutes of speech; new recordings are harder to hear"
     )
 
 

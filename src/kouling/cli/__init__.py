@@ -13,6 +13,7 @@ from kouling.cli import (
     calibrate,
     compare,
     compress,
+    enrol,
     evaluate,
     export,
     listen,
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(prog="kouling", description="Hears voice commands: listen, measure, train.")
     top.add_argument("--version", action="version", version=f"kouling {__version__}")
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
-    for module in (listen, evaluate, measure, compare, tune, calibrate, mine, teach, train, compress, export, models):
+    own = (teach, enrol)  # one's own commands
+    for module in (listen, evaluate, *own, measure, compare, tune, calibrate, mine, train, compress, export, models):
         module.add(verbs)
     return top

@@ -19,7 +19,7 @@ from kouling.commands import Command, CommandSet
 from kouling.measure import noise
 from kouling.measure.accuracy import SILENCE, UNKNOWN, label_of
 from kouling.measure.recordings import blocks_of, labelled, none_readable
-from kouling.recognizer import Engine, Recognizer, Runner, overlay_decoder
+from kouling.recognizer import Engine, Recognizer, Runner, overlay_decoder, recognizer_of
 
 LOWEST = 0.02  # confidence from which an event is looked at
 LIVE_BLOCK_S = 0.05  # portions in which a clip comes where it matters when the command is decided
@@ -57,7 +57,7 @@ def recognizer_with(
     own = {s.name: thresholds for s in command_set.commands} if isinstance(thresholds, float) else thresholds
     specs = tuple(replace(spec, threshold=own[spec.name]) for spec in command_set.commands)
     chosen = replace(command_set, commands=specs)
-    return runner.recognizer(chosen) if isinstance(runner, Engine) else Recognizer(runner, chosen)
+    return recognizer_of(runner, chosen)
 
 
 def hear(recognizer: Recognizer, blocks: Iterable[NDArray[np.int16]]) -> tuple[tuple[Command, ...], float]:

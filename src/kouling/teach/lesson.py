@@ -10,11 +10,10 @@ from pathlib import Path
 from kouling import recognizer
 from kouling.config import Config
 from kouling.grammar import GrammarSet
-from kouling.teach import neighbours
+from kouling.teach import BACKGROUND, neighbours
 from kouling.train.recipe import Augment, Mix, Recipe, Scenes, Source, Training
 from kouling.train.speak import BACKENDS, Texts
 
-BACKGROUND = Path(__file__).parent / "background.tar"
 MOST_PHRASES = 60  # of a set that is learned phrase by phrase; larger ones, and grammars, are learned word by word
 SENTENCES = 2500  # drawn from a grammar
 CLIPS = 5000  # of phrases, shared out among them
@@ -43,11 +42,20 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     command_of = sampled(commands, rng) if phrases is None else phrases
     sentences = list(command_of)
     units = sentences if by_phrase else commands.words()
+    # Accents differ in what tells these apart.
+    alike = (
+        {text for pair in neighbours.confusable(sentences, language) for text in (pair.one, pair.other)}
+        if by_phrase
+        else set()
+    )
     spoken: list[tuple[str, str, int]] = []
     voices = min(max(CLIPS // len(sentences), FEWEST), MOST) if by_phrase else 1
     for sentence in sentences:
         ways = ways_to_say(sentence, commands)
         spoken += [(sentence, way, -(-voices // len(ways))) for way in ways]
+        if language == "en" and by_phrase and sentence not in alike and len(ways) == 1 and "[[" not in ways[0]:
+            sounds = neighbours.sounds_of(ways[0])
+            spoken += [(sentence, way, 6) for way in neighbours.accented(sounds, rng, voices // 24)]
     if not by_phrase:  # each word alone too, however rarely the grammar draws it
         each = min(max(CLIPS // len(units), 16), 60)
         spoken += [(word, way, each) for word in units for way in ways_to_say(word, commands)]
@@ -55,7 +63,7 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     wrong: list[tuple[str, str, int]] = []
     for unit in units:
         near = neighbours.must_not_fire(unit, units, language, rng, 30 if by_phrase else 12)
-        wrong += [("unknown", text, min(many, 6) if "[[" in text else min(many, 8)) for text in near]
+        wrong += [("unknown", text, min(many, 4) if "[[" in text else min(many, 8)) for text in near]
     others = [word for word in neighbours.common_words(language) if word not in set(units)]
     rng.shuffle(others)
     wrong += [("unknown", word, 1) for word in others[:1200]]

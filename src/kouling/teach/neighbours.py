@@ -15,13 +15,14 @@ from kouling.teach.phones import PHONES, apart, distance, pronounce
 
 FOLDER = Path(__file__).parent
 ACCENTS = {"en": "en-us", "zh": "cmn-latn-pinyin"}
-SAME = 0.3  # of phones changed: nobody hears the difference, least of all between accents
+SAME = 0.1  # of phones changed: nobody can hear a difference
+ACCENT = 0.3  # no more than what accents differ in: not to be told apart in training
 NEAR = 1.5  # phones changed: two phrases no further apart than that are worth a warning
 # espeak-ng's own names of consonants, to be put in the place of one another.
 _CONSONANTS = {"p": "p", "b": "b", "t": "t", "d": "d", "k": "k", "g": "ɡ", "f": "f", "v": "v", "s": "s", "z": "z"}
 _CONSONANTS |= {"S": "ʃ", "m": "m", "n": "n", "l": "l", "r": "ɹ", "w": "w", "h": "h", "tS": "tʃ", "dZ": "dʒ"}
 _VOWELS = {"i:": "iː", "I": "ɪ", "E": "ɛ", "a": "æ", "A:": "ɑː", "O:": "ɔː", "u:": "uː", "eI": "eɪ", "aI": "aɪ"}
-_VOWELS |= {"oU": "oʊ", "aU": "aʊ", "3:": "ɜ"}
+_VOWELS |= {"oU": "oʊ", "aU": "aʊ", "3:": "ɜ", "V": "ʌ", "U": "ʊ", "@": "ə", "0": "ɑː", "O": "ɔː"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def near_words(word: str, language: str, count: int) -> list[str]:
     found = [
         (far, other)
         for other, phones in common_words(language).items()
-        if other != word and abs(len(phones) - len(own)) <= 3 and (far := apart(own, phones)) > SAME
+        if other != word and abs(len(phones) - len(own)) <= 3 and (far := apart(own, phones)) > ACCENT
     ]
     return [other for _, other in sorted(found)[:count]]
 
@@ -73,14 +74,14 @@ def must_not_fire(phrase: str, taught: Sequence[str], language: str, rng: random
                 texts.append(" ".join([*words[:place], other, *words[place + 1 :]]))
     if language == "en":
         sounds = sounds_of(phrase)
-        texts += mutated(sounds, rng, count // 2)
+        texts += mutated(sounds, rng, count // 5)
         texts += cut_short(sounds)
     own = {" ".join(text.split()) for text in taught}
     kept = list(dict.fromkeys(text for text in texts if text not in own))
     plain = [text for text in kept if "[[" not in text]
     heard = dict(zip(plain, pronounce(plain, accent_of(language)), strict=True)) if plain else {}
     said = pronounce(list(own), accent_of(language))
-    return [text for text in kept if text not in heard or all(apart(heard[text], each) > SAME for each in said)]
+    return [text for text in kept if text not in heard or all(apart(heard[text], each) > ACCENT for each in said)]
 
 
 def sounds_of(phrase: str) -> list[str]:
@@ -104,7 +105,7 @@ def cut_short(sounds: Sequence[str]) -> list[str]:
 
 
 def mutated(sounds: Sequence[str], rng: random.Random, count: int) -> list[str]:
-    """The phonemes with one changed for an unlike one, or two."""
+    """The phonemes with two changed for unlike ones: with one, it would be what many people say."""
     parts = list(sounds)
     places = [i for i, part in enumerate(parts) if part.strip("',") in _CONSONANTS or part.strip("',") in _VOWELS]
     if len(places) < 2:
@@ -112,11 +113,26 @@ def mutated(sounds: Sequence[str], rng: random.Random, count: int) -> list[str]:
     made = []
     for _ in range(count):
         changed = list(parts)
-        for place in rng.sample(places, 2 if len(places) > 5 and rng.random() < 0.5 else 1):
+        for place in rng.sample(places, 2):
             bare = parts[place].strip("',")
             kind = _CONSONANTS if bare in _CONSONANTS else _VOWELS
             unlike = [name for name, phone in kind.items() if distance(phone, kind[bare]) >= 0.45]
             changed[place] = parts[place].replace(bare, rng.choice(unlike))
+        made.append(to_be_said(changed))
+    return made
+
+
+def accented(sounds: Sequence[str], rng: random.Random, count: int) -> list[str]:
+    """The phonemes with a vowel or two changed for a near one, as other people say it: there are more accents than
+    synthetic voices."""
+    places = [i for i, sound in enumerate(sounds) if sound.strip("',") in _VOWELS]
+    made = []
+    for _ in range(count if places else 0):
+        changed = list(sounds)
+        for place in rng.sample(places, min(len(places), rng.choice((1, 1, 2)))):
+            bare = changed[place].strip("',")
+            near = [n for n, phone in _VOWELS.items() if 0 < distance(phone, _VOWELS[bare]) <= 0.35]
+            changed[place] = changed[place].replace(bare, rng.choice(near or [bare]))
         made.append(to_be_said(changed))
     return made
 

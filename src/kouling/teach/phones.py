@@ -140,7 +140,7 @@ def distance(one: str, other: str) -> float:
     if one == other:
         return 0.0
     if one in _VOWELS and other in _VOWELS:
-        return min(0.15 + float(np.abs(np.subtract(_VOWELS[one], _VOWELS[other])).sum()) / 8, 1.0)
+        return min(0.15 + float(np.abs(np.subtract(_VOWELS[one], _VOWELS[other])).sum()) / 16, 1.0)
     if one in _FEATURES and other in _FEATURES:
         differing = [a != b for a, b in zip(_FEATURES[one].split(), _FEATURES[other].split(), strict=True)]
         return float(np.dot(differing, (0.35, 0.45, 0.2)))
