@@ -39,8 +39,8 @@ test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no
 	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
 	$(BIN)/pytest
 
-test-targets: .venv-targets/.installed  ## set up .venv-targets, then the tests of exports for LiteRT, Ethos-U, OpenVINO (Linux)
-	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_fused.py
+test-targets: .venv-targets/.installed  ## set up .venv-targets, then the tests of exports for LiteRT, Ethos-U, OpenVINO, ExecuTorch (Linux)
+	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_fused.py
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
 	$(check_python)
@@ -96,8 +96,8 @@ $(TEST): pyproject.toml constraints.txt $(ENGINE)
 	@echo "setting up .venv-targets: PyTorch ..."
 	@$(PYTHON) -m venv .venv-targets
 	@.venv-targets/bin/python $(PIP) -c constraints.txt torch
-	@echo "setting up .venv-targets: kouling, LiteRT, Vela and OpenVINO ..."
-	@.venv-targets/bin/python $(PIP) -c constraints.txt -e '.[train,onnx,ethos-u,openvino,dev]'
+	@echo "setting up .venv-targets: kouling, LiteRT, Vela, OpenVINO and ExecuTorch ..."
+	@.venv-targets/bin/python $(PIP) -c constraints.txt -e '.[train,onnx,ethos-u,openvino,executorch,dev]'
 	@touch $@
 
 # A peer that cannot be had is no reason not to measure the others.

@@ -30,7 +30,8 @@ def test_a_label_may_be_several_units_or_another_name_of_one(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("lights on", "needed: a label, a tab"), ("x\t ", "needed"), ("x\tlights off", "'off' is no unit")]
+    ("line", "said"),
+    [("lights on", "needed: a label, a tab"), ("x\t ", "needed"), ("x\tlights off", "'off' is no unit")],
 )
 def test_a_wrong_line_is_refused_with_its_number(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:

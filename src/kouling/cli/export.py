@@ -12,7 +12,7 @@ from kouling.checkpoint import write_whole
 from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "c-array")  # targets whose export is a single file
-BUNDLES = ("onnx", "litert", "openvino", "ethos-u")  # or a folder; onnx is a file where the output ends in .onnx
+BUNDLES = ("onnx", "litert", "openvino", "executorch", "ethos-u")  # or a folder; onnx is a file where the output ends in .onnx
 
 
 def add(verbs: Any) -> None:

@@ -6,6 +6,7 @@ import argparse
 import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def watched(model: str, heard_by: Recognizer, blocks: Iterable[NDArray[np.int16]
     keeper = Keeper(writable_folder(keep) if keep else Path(), names)
     typed: queue.SimpleQueue[str] = queue.SimpleQueue()
     if keep and sys.stdin is not None:
-        threading.Thread(target=lambda: [typed.put(line) for line in sys.stdin], daemon=True).start()
+        threading.Thread(target=lambda: deque(map(typed.put, sys.stdin), maxlen=0), daemon=True).start()
         show.errors.print(f"[dim]{HELP}[/]")
     show.errors.print(f"[dim]listening for {len(names)} commands; Ctrl-C ends[/]")
     heard_by.reset()

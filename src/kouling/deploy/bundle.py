@@ -15,7 +15,7 @@ import numpy as np
 
 from kouling import audio
 from kouling.checkpoint import write_whole
-from kouling.deploy import bundle_page, ethos_u, frontend, fused, litert, openvino, ort, parity, speech
+from kouling.deploy import bundle_page, ethos_u, executorch, frontend, fused, litert, openvino, ort, parity, speech
 from kouling.deploy.graph import FLOAT, STATIC, BundleRunner, Call, Description, Graph, Placed, Written
 from kouling.deploy.parity import Parity
 from kouling.features import LogMel
@@ -26,14 +26,26 @@ GOLDEN_S = 8.0
 MADE_UP_S = 20.0
 Converter = Callable[[Graph, str, speech.Features | None, Path], Written]
 Loader = Callable[[Description, Path], Call]
-CONVERTERS: dict[str, Converter] = {"onnx": ort.convert, "litert": litert.convert, "openvino": openvino.convert}
+CONVERTERS: dict[str, Converter] = {
+    "onnx": ort.convert,
+    "litert": litert.convert,
+    "openvino": openvino.convert,
+    "executorch": executorch.convert,
+}
 LOADERS: dict[str, Loader] = {
     "onnx": ort.load,
     "litert": litert.load,
     "ethos-u": litert.load,
     "openvino": openvino.load,
+    "executorch": executorch.load,
 }
-SCHEMES = {"onnx": ort.SCHEMES, "litert": litert.SCHEMES, "ethos-u": ethos_u.SCHEMES, "openvino": openvino.SCHEMES}
+SCHEMES = {
+    "onnx": ort.SCHEMES,
+    "litert": litert.SCHEMES,
+    "ethos-u": ethos_u.SCHEMES,
+    "openvino": openvino.SCHEMES,
+    "executorch": executorch.SCHEMES,
+}
 TARGETS = tuple(SCHEMES)
 
 Progress = Callable[[str], AbstractContextManager[object]]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kouling import audio, commands, recognizer
 from kouling.audio import SAMPLE_RATE_HZ
 from kouling.measure import detection, thresholds
+from kouling.measure.accuracy import SILENCE
 from kouling.measure.detection import Heard
 from kouling.measure.noise import speech_bounds
 from kouling.measure.recordings import labelled
@@ -207,7 +208,7 @@ def threshold_for(
 
 def heard_in(heard_by: recognizer.Recognizer, label: str, samples: NDArray[np.int16]) -> Heard:
     events, seconds = detection.hear(heard_by, [samples])
-    return Heard(label or thresholds.SILENCE, "", seconds, events)
+    return Heard(label or SILENCE, "", seconds, events)
 
 
 def background(minutes: float) -> Iterator[NDArray[np.int16]]:

@@ -75,11 +75,10 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     spellings |= {
         name: spellings[text] for text, name in command_of.items() if list(command_of.values()).count(name) == 1
     }
-    told = {"language": language, "engines": tuple(engines)}
     return Lesson(
         tuple(units),
-        Texts(texts=tuple(spoken), seed=seed, **told),
-        Texts(texts=tuple(wrong), seed=seed + 1, **told),
+        Texts(language, tuple(spoken), tuple(engines), seed),
+        Texts(language, tuple(wrong), tuple(engines), seed + 1),
         spellings,
         command_of | {name: name for name in set(command_of.values())},
         by_phrase,
