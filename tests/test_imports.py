@@ -17,8 +17,9 @@ import kouling
 SOURCE = Path(kouling.__file__).parent
 
 # The files and folders of the package, and what each may import of the others. Core first, bottom-up.
-GRAMMAR = {"spoken_numbers", "slot_types", "phrases", "grammar"}
-CORE = GRAMMAR | {"config", "audio", "features", "encoder", "commands", "decoder", "checkpoint", "recognizer"}
+GRAMMAR = {"spoken_numbers", "slot_types", "phrases", "grammar", "word_graph"}
+CORE = GRAMMAR | {"config", "audio", "features", "encoder", "commands"}
+CORE |= {"graph_search", "decoder", "checkpoint", "recognizer"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "audio": {"config"},
@@ -27,9 +28,11 @@ ALLOWED: dict[str, set[str]] = {
     "spoken_numbers": set(),
     "phrases": set(),
     "slot_types": {"spoken_numbers", "phrases"},
-    "grammar": GRAMMAR,
+    "grammar": {"spoken_numbers", "slot_types", "phrases"},
+    "word_graph": {"spoken_numbers", "slot_types", "phrases"},
     "commands": GRAMMAR | {"config", "audio", "features"},
-    "decoder": {"config", "audio", "features", "commands"},
+    "graph_search": {"commands", "slot_types", "word_graph"},
+    "decoder": {"config", "audio", "features", "commands", "graph_search"},
     "checkpoint": {"config", "audio", "features"},  # readable without knowing what can be said
     "recognizer": CORE - {"encoder"},
     "measure": CORE | {"deploy", "__init__"},  # every runtime is measured; __init__: the version

@@ -5,6 +5,9 @@ every prefix of every phrase (a node of a tree) the decoder keeps, frame by fram
 far ends with it: one number for "its last unit is being said", one for "blank since". The flow into the last unit of a
 phrase, summed over the frames that it takes, is the probability that the phrase was said. Nothing is pruned and no beam
 is kept: the cost of a frame is a few vector operations on the nodes of the tree, for ever.
+
+Commands with slots, repetition or order are searched in graphs by `graph_search.py`, which counts alike; whatever finds
+a candidate, it is decided here. Nodes of graphs are numbered behind those of the tree.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling.commands import UNKNOWN, Command, CommandSet
+from kouling.commands import UNKNOWN, Command, CommandSet, joined
+from kouling.graph_search import GraphSearch, Reading, SetGraph, values
 
 BLANK_INDEX = 0
 DEFAULT_ONSET_S = 0.3  # of units whose onset was not calibrated
@@ -119,12 +123,15 @@ class Candidate:
     """A phrase whose last unit is coming, or has come and waits to be decided."""
 
     node: int
+    command: int
+    depth: int = 0  # units
     probability: float = 0.0
     alone: float = 1.0  # P(no unknown word since it was opened)
     spike: float = 0.0  # frame of the last unit's spike: the mean over the flow
     length: float = 0.0  # frames from the first unit's spike to the last one's, likewise
     grown: int = 0  # frame of the last growth worth mentioning
     opened: int = 0
+    reading: Reading | None = None  # of a graph: the path that is the likeliest so far
 
     def add(self, flow: float, frame: int, length: float) -> None:
         if flow > 0.02:
@@ -133,6 +140,11 @@ class Candidate:
         self.spike += (frame - self.spike) * flow / total
         self.length += (length - self.length) * flow / total
         self.probability = total
+
+    def read(self, flow: float, reading: Reading) -> None:
+        """Before `add`: the same path, of which more is known now, or one that is likelier than all before."""
+        if self.reading is None or reading.born == self.reading.born or flow > self.probability:
+            self.reading, self.depth = reading, reading.depth
 
     def overlaps(self, other: Candidate, slack: float) -> bool:
         return self.spike >= other.spike - other.length - slack and other.spike >= self.spike - self.length - slack
@@ -163,18 +175,27 @@ class Decoder:
         self.refractory_s = config.refractory_s if commands.refractory_s is None else commands.refractory_s
         self.settle = max(round(config.settle_s / frame_s), 1)
         self.max_gap = config.max_gap_s / frame_s
-        self.max_frames = config.max_command_duration_s / frame_s
+        longest_s = commands.max_command_duration_s
+        self.max_frames = (config.max_command_duration_s if longest_s is None else longest_s) / frame_s
         self.isolation = self.hesitation = 0
         if UNKNOWN in self.units:
             self.unknown = self.units.index(UNKNOWN)
             self.isolation = round(config.isolation_s / frame_s)
             waits_s = config.hesitation_s if commands.hesitation_s is None else commands.hesitation_s
             self.hesitation = round(waits_s / frame_s)
+        self.graph: SetGraph | None = None
+        if any(spec.graph for spec in commands.commands):
+            self.graph = SetGraph(commands)
+            unknown = self.unknown if UNKNOWN in self.units else BLANK_INDEX
+            fillers = commands.fillers if UNKNOWN in self.units else 0.0
+            self.search = GraphSearch(self.graph, unknown, fillers, self.max_gap, self.max_frames)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard; the next frame is frame 0."""
         nodes = len(self.tree.unit)
+        if self.graph:
+            self.search.reset()
         self.frame = 0
         self.said: Floats = np.zeros(nodes)  # P(the string ends with this prefix, its last unit in this frame)
         self.rest: Floats = np.zeros(nodes)  # the same, with blanks since
@@ -223,8 +244,10 @@ class Decoder:
         alive = (rest_gap <= self.max_gap) & (rest_age <= self.max_frames)
         self.said_age = (enter * enter_age + stay * (self.said_age + 1.0)) / np.maximum(said, 1e-30)
         self.rest = np.where(alive, probabilities[BLANK_INDEX] * total, 0.0)
-        self.said, self.rest_age, self.rest_gap, self.before = said, rest_age, rest_gap, probabilities
+        self.said, self.rest_age, self.rest_gap = said, rest_age, rest_gap
         self.said[0] = self.rest[0] = 0.0
+        ends = self.search.advance(probabilities, self.before, alone, self.frame) if self.graph else []
+        self.before = probabilities
         if self.isolation or self.hesitation:
             absent = 1.0 - float(probabilities[self.unknown])
             self.known.append(absent)
@@ -232,11 +255,23 @@ class Decoder:
             for undecided in (*self.open.values(), *hesitating):
                 undecided.alone *= absent
         for node in map(int, np.flatnonzero((enter > 1e-3) & (tree.command >= 0))):
-            candidate = self.open.get(node)
-            if candidate is None and enter[node] > 0.02:
-                candidate = self.open[node] = Candidate(node, opened=self.frame)
-            if candidate is not None:
+            if candidate := self._candidate(node, float(enter[node])):
                 candidate.add(float(enter[node]), self.frame, float(enter_age[node]))
+        for node, flow, length in ends:
+            if candidate := self._candidate(len(tree.unit) + node, flow):
+                candidate.read(flow, self.search.reading(node))
+                candidate.add(flow, self.frame, length)
+
+    def _candidate(self, node: int, flow: float) -> Candidate | None:
+        """The open candidate of a node, a new one where enough flows into it."""
+        if node not in self.open and flow > 0.02:
+            if node < len(self.tree.unit):
+                command, depth = int(self.tree.command[node]), int(self.tree.depth[node])
+            else:
+                assert self.graph is not None
+                command, depth = int(self.graph.command[node - len(self.tree.unit)]), 0
+            self.open[node] = Candidate(node, command, depth, opened=self.frame)
+        return self.open.get(node)
 
     def _close(self) -> None:
         """Candidates that have stopped growing wait for their decision."""
@@ -244,17 +279,16 @@ class Decoder:
         done = [c for c in self.open.values() if c.grown <= settled or c.opened < latest]
         for candidate in done:
             del self.open[candidate.node]
-            command = self.tree.command[candidate.node]
-            if self._confidence(candidate) >= self.thresholds[command]:
+            if self._confidence(candidate) >= self.thresholds[candidate.command]:
                 self.waiting.append(candidate)
 
     def _decide(self, final: bool = False) -> list[Command]:
         """Of overlapping candidates the longest phrase wins, then the likeliest; none is decided before its rivals."""
         heard = []
-        waiting = sorted(self.waiting, key=lambda c: (-self.tree.depth[c.node], -c.probability))
+        waiting = sorted(self.waiting, key=lambda c: (-c.depth, -c.probability))
         self.waiting = []
         for candidate in waiting:
-            command = int(self.tree.command[candidate.node])
+            command = candidate.command
             confidence = self._confidence(candidate)
             recent = self.last_heard.get(command, -np.inf)
             if (
@@ -278,7 +312,12 @@ class Decoder:
     def _unsettled(self, candidate: Candidate) -> bool:
         """Whether a longer phrase may still grow out of this one."""
         node = candidate.node
-        if node not in self.tree.beyond or node in self.open:  # said again: what may follow now follows that
+        if node in self.open:  # said again: what may follow now follows that
+            return False
+        if self.graph and node >= len(self.tree.unit):
+            inner = node - len(self.tree.unit)
+            return self.search.going_on(inner, candidate.spike, self.frame) > 0.1
+        if node not in self.tree.beyond:
             return False
         alive = self.said + self.rest
         resting = alive[node] if self.frame - candidate.spike <= self.max_gap else 0.0
@@ -295,11 +334,17 @@ class Decoder:
         return self.config.confidence(min(candidate.probability, 1.0) * candidate.alone)
 
     def _event(self, candidate: Candidate, confidence: float) -> Command:
-        node = candidate.node
-        first, last = self.units[self.tree.first_unit[node]], self.units[self.tree.unit[node]]
+        node, slots = candidate.node, []
+        if self.graph and candidate.reading:
+            first_unit, last_unit = candidate.reading.first_unit, self.graph.unit[node - len(self.tree.unit)]
+            slots = list(values(self.graph, candidate.reading.path))
+        else:
+            first_unit, last_unit = self.tree.first_unit[node], self.tree.unit[node]
+        first, last = self.units[first_unit], self.units[last_unit]
         spike_s = self.first_frame_s + (candidate.spike + 0.5) * self.frame_s
         start_s = spike_s - candidate.length * self.frame_s - self.config.onset_s.get(first, DEFAULT_ONSET_S)
         end_s = spike_s - self.config.offset_s.get(last, 0.0)
-        spec = self.commands.commands[self.tree.command[node]]
         start_s = max(start_s, 0.0)
-        return Command(spec.name, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4))
+        sure = [(name, value, self.config.confidence(probability)) for name, value, probability in slots]
+        name = self.commands.commands[candidate.command].name
+        return Command(name, round(start_s, 3), round(max(end_s, start_s), 3), round(confidence, 4), *joined(sure))

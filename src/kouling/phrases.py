@@ -125,7 +125,7 @@ def inlined(text: str, parts: Mapping[str, str], inside: tuple[str, ...] = ()) -
                 raise ValueError(f"there is no part <{name}>; allowed: {allowed}")
         made.append(piece)
         size += len(piece)
-        if size > MAX_CHARACTERS:
+        if parts and size > MAX_CHARACTERS:
             raise ValueError(f"it has more than {MAX_CHARACTERS:,} characters with its parts; allowed: fewer")
     return "".join(made)
 

@@ -1,0 +1,257 @@
+"""Commands with slots: probabilities are those of CTC, slots hold what was said, and memory is bounded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import tomllib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kouling import grammar
+from kouling.commands import BLANK, UNKNOWN, Command, parse
+from kouling.decoder import Decoder, DecoderConfig
+from kouling.graph_search import MOST_PATH, GraphSearch, SetGraph
+
+FRAME_S = 0.04
+MAX_GAP = 25  # frames, of DecoderConfig.max_gap_s
+
+LogProbs = NDArray[np.float32]
+
+ORDERS = tomllib.loads("""
+max_command_duration_s = 12
+[slots]
+drink = ["latte", "flat white", "espresso"]
+size = { small = ["small", "little"], large = "large|big" }
+[parts]
+milk = "(no|some) milk"
+[[command]]
+name = "order"
+phrases = ["[can i get] [a] [{size}] {drink} [with [{shots:number(0..10)} shots & <milk> & {sugar:digit} sugars]]"]
+[[command]]
+name = "level"
+phrases = ["set lamp to {level:number} percent"]
+[[command]]
+name = "dial"
+phrases = ["dial {who:digits}"]
+[[command]]
+name = "add"
+phrases = ["add ([and] {drink})+"]
+[[command]]
+name = "stop"
+phrases = ["stop [it]"]
+""")
+UNITS = (BLANK, UNKNOWN, *grammar.words(ORDERS))
+
+
+def listening(table: dict[str, Any], units: tuple[str, ...] = UNITS, **settings: Any) -> Decoder:
+    return Decoder(units, parse(table, units, "set"), DecoderConfig(**settings), FRAME_S)
+
+
+def spoken(text: str, units: tuple[str, ...] = UNITS, gap: int = 8, sure: float = 0.99, end: int = 60) -> LogProbs:
+    """A spike for each word, a word like "small/large:0.7" shared by two; silence behind."""
+    words = text.split()
+    probabilities = np.full((5 + gap * len(words) + end, len(units)), 1e-8)
+    probabilities[:, 0] = 1.0
+    for place, word in enumerate(words):
+        one, _, rest = word.partition("/")
+        other, _, much = rest.partition(":")
+        row = probabilities[5 + gap * place]
+        row[units.index(one)] = float(much or sure)
+        if other:
+            row[units.index(other)] = sure - float(much)
+        row[0] = 1.0 - row[1:].sum()
+    return np.log(probabilities).astype(np.float32)
+
+
+def hear(decoder: Decoder, log_probs: LogProbs) -> list[Command]:
+    decoder.reset()
+    return decoder.accept(log_probs) + decoder.flush()
+
+
+def random_log_probs(num_frames: int, num_units: int, seed: int, evenness: float) -> LogProbs:
+    probabilities = np.random.default_rng(seed).dirichlet(np.full(num_units, evenness), num_frames)
+    return np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
+
+
+# Probabilities
+
+
+def completions(log_probs: LogProbs, sentences: set[tuple[int, ...]]) -> NDArray[np.float64]:
+    """By enumeration of all paths of CTC: the probability that a sentence is completed in each frame."""
+    frames, units = log_probs.shape
+    flow = np.zeros(frames)
+    for path in itertools.product(range(units), repeat=frames):
+        probability = math.exp(sum(float(log_probs[t, unit]) for t, unit in enumerate(path)))
+        onsets = [t for t, unit in enumerate(path) if unit and (t == 0 or path[t - 1] != unit)]
+        said = [path[t] for t in onsets]
+        for end in range(1, len(said) + 1):
+            if any(tuple(said[end - len(each) : end]) == each for each in sentences if len(each) <= end):
+                flow[onsets[end - 1]] += probability
+    return flow
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("phrase", "sentences"),
+    [
+        ("{x} b", ["a b", "b b"]),
+        ("a {x}", ["a a", "a b"]),
+        ("(a)+", ["a"]),  # however often before
+        ("(a b)+", ["a b"]),
+        ("(a & b)", ["a b", "b a"]),
+        ("[a] b b", ["b b"]),  # each after an a or not
+        ("[b] a {y:pair}", ["a a b", "a b a"]),
+        ("([b] a)+", ["a"]),
+        ("(a)+ b", ["a b"]),
+    ],
+)
+def test_the_flow_into_the_ends_is_that_of_all_paths_of_ctc(phrase: str, sentences: list[str], seed: int) -> None:
+    units = (BLANK, "a", "b")
+    slots = {"x": ["a", "b"], "pair": ["a b", "b a"]}
+    command = {"name": "it", "phrases": [phrase, "{x} {x} {x} {x} {x} {x} {x} {x} {x}"]}  # never, but makes it a graph
+    graph = SetGraph(parse({"slots": slots, "command": [command]}, units, "set"))
+    log_probs = random_log_probs(6, len(units), seed, evenness=40.0)
+    expected = completions(log_probs, {tuple(units.index(word) for word in each.split()) for each in sentences})
+    search = GraphSearch(graph, 0, 0.0, 100.0, 100.0)
+    before, ends = np.zeros(len(units)), np.zeros(len(log_probs))
+    for frame, row in enumerate(np.exp(log_probs.astype(np.float64))):
+        ends[frame] = sum(flow for _, flow, _ in search.advance(row, before, 1.0, frame))
+        before = row
+    assert ends == pytest.approx(np.where(expected > 1e-3, expected, 0.0), rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_comes_masses_stay_probabilities(seed: int) -> None:
+    decoder = listening(ORDERS)
+    for row in random_log_probs(200, len(UNITS), seed, evenness=[0.02, 0.1, 1.0, 30.0, 0.05][seed]):
+        decoder.accept(row[None])
+        total = decoder.search.said + decoder.search.rest
+        assert np.isfinite(total).all() and total.max() <= 1 + 1e-6
+        for each in (decoder.search.sure, decoder.search.flow, decoder.search.said_age, decoder.search.rest_gap):
+            assert np.isfinite(each).all()
+        assert decoder.search.count.max() <= MOST_PATH
+
+
+# What was said
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "slots"),
+    [
+        ("can i get a small flat white", "order", {"size": "small", "drink": "flat white"}),
+        ("big espresso", "order", {"size": "large", "drink": "espresso"}),
+        ("latte with two shots no milk one sugars", "order", {"drink": "latte", "shots": 2, "sugar": "1"}),
+        ("latte with no milk four sugars ten shots", "order", {"drink": "latte", "shots": 10, "sugar": "4"}),
+        ("latte with four sugars", "order", {"drink": "latte", "sugar": "4"}),
+        ("set lamp to twenty five percent", "level", {"level": 25}),
+        ("set lamp to a hundred and five percent", "level", {"level": 105}),
+        ("set lamp to nine hundred ninety nine percent", "level", {"level": 999}),
+        ("dial five", "dial", {"who": "5"}),
+        ("dial five five oh", "dial", {"who": "550"}),
+        ("dial double five zero one", "dial", {"who": "5501"}),
+        ("add latte and flat white espresso", "add", {"drink": ["latte", "flat white", "espresso"]}),
+        ("add latte latte", "add", {"drink": ["latte", "latte"]}),
+        ("stop it", "stop", {}),
+    ],
+)
+def test_slots_hold_what_was_said(text: str, name: str, slots: dict[str, Any]) -> None:
+    (heard,) = hear(listening(ORDERS), spoken(text))
+    assert (heard.name, heard.slots) == (name, slots)
+    assert list(heard.slot_confidences) == list(heard.slots) and all(c > 0.9 for c in heard.slot_confidences.values())
+
+
+def test_each_slot_has_a_confidence_of_its_own() -> None:
+    (heard,) = hear(listening(ORDERS), spoken("small/large:0.7 espresso"))
+    assert heard.slots == {"size": "small", "drink": "espresso"}
+    assert heard.slot_confidences["size"] == pytest.approx(0.7, abs=0.01)
+    assert heard.slot_confidences["drink"] == pytest.approx(0.99, abs=0.01)
+    assert heard.confidence == pytest.approx(0.99, abs=0.001)  # an order it is in any case
+
+
+def test_of_a_value_of_several_words_all_count() -> None:
+    (heard,) = hear(listening(ORDERS), spoken("dial five/nine:0.8 five/nine:0.8"))
+    assert heard.slots == {"who": "55"}
+    assert heard.slot_confidences["who"] == pytest.approx(0.64, abs=0.02)
+
+
+@pytest.mark.parametrize(("fillers", "confidence"), [(0.0, None), (0.6, 0.58), (1.0, 0.95)])
+def test_an_unknown_word_may_stand_between_the_words_at_a_price(fillers: float, confidence: float | None) -> None:
+    heard = hear(listening({**ORDERS, "fillers": fillers}), spoken("set lamp <unk> to twenty percent"))
+    assert [each.slots for each in heard] == ([{"level": 20}] if confidence else [])
+    assert [each.confidence for each in heard] == ([pytest.approx(confidence, abs=0.02)] if confidence else [])
+
+
+# Decisions
+
+
+def test_of_all_readings_the_longest_is_heard_once() -> None:
+    for seed in range(20):
+        decoder = listening(ORDERS)
+        rng = random.Random(seed)
+        command = rng.choice(grammar.read(ORDERS, "set").commands)
+        text, slots = command.sample(rng)
+        (heard,) = hear(decoder, spoken(text))
+        assert (heard.name, heard.slots) == (command.name, slots), text
+
+
+def test_an_order_waits_for_what_may_still_follow_and_no_longer() -> None:
+    decoder = listening(ORDERS)
+    log_probs = spoken("large latte", end=100)
+    emitted = [frame for frame, row in enumerate(log_probs) if decoder.accept(row[None])]
+    assert emitted and 13 + MAX_GAP <= emitted[0] <= 13 + MAX_GAP + 2
+    decoder = listening(ORDERS)
+    log_probs = spoken("set lamp to five percent")
+    emitted = [frame for frame, row in enumerate(log_probs) if decoder.accept(row[None])]
+    assert emitted == [5 + 8 * 4 + 4]  # nothing may follow: as soon as it has settled
+
+
+def test_two_orders_in_a_row_are_two_events() -> None:
+    heard = hear(listening(ORDERS), spoken("large latte small espresso dial one stop it"))
+    assert [(each.name, each.slots) for each in heard] == [
+        ("order", {"size": "large", "drink": "latte"}),
+        ("order", {"size": "small", "drink": "espresso"}),
+        ("dial", {"who": "1"}),
+        ("stop", {}),
+    ]
+
+
+def test_commands_without_slots_hear_the_same_beside_graphs() -> None:
+    plain = {"command": [each for each in ORDERS["command"] if each["name"] == "stop"]}
+    log_probs = random_log_probs(300, len(UNITS), 3, evenness=0.02)
+    log_probs[::20] = spoken("stop")[5]
+    alone = hear(listening(plain, hesitation_s=0.0), log_probs)
+    together = [each for each in hear(listening(ORDERS, hesitation_s=0.0), log_probs) if each.name == "stop"]
+    assert alone and [each.confidence for each in together] == [each.confidence for each in alone]
+
+
+def test_portions_make_no_difference() -> None:
+    log_probs = spoken("can i get a large latte with two shots no milk")
+    whole = hear(listening(ORDERS), log_probs)
+    decoder = listening(ORDERS)
+    parts = [each for start in range(0, len(log_probs), 7) for each in decoder.accept(log_probs[start : start + 7])]
+    assert parts + decoder.flush() == whole
+
+
+def test_mandarin_numbers_and_digits() -> None:
+    table = {
+        "command": [
+            {"name": "灯", "phrases": ["[请]把灯调到{level:number}"]},
+            {"name": "号", "phrases": ["拨打{who:digits}"]},
+        ]
+    }
+    units = (BLANK, UNKNOWN, *grammar.words(table, "zh"))
+    decoder = listening(table, units)
+    for text, slots in [
+        ("把灯调到 二 十 五", {"level": 25}),
+        ("请 把灯调到 两 百 零 五", {"level": 205}),
+        ("把灯调到 一 百 五", {"level": 150}),
+        ("把灯调到 零", {"level": 0}),
+        ("拨打 幺 幺 零", {"who": "110"}),
+    ]:
+        (heard,) = hear(decoder, spoken(text, units))
+        assert heard.slots == slots, text
