@@ -33,6 +33,7 @@ extern "C" {
 #define KOULING_FILE 16      /* faster where more audio is at hand than one step */
 #define KOULING_MAX_FRAMES 64
 #define KOULING_MAX_EVENTS 160 /* that one call may give */
+#define KOULING_MAX_SLOTS 12   /* of an event */
 
 typedef enum {
     KOULING_OK = 0,
@@ -52,12 +53,24 @@ typedef enum {
 
 const char *kouling_message(kouling_status status);
 
+/* A value that was said in a slot of a command. */
+typedef struct {
+    const char *name;      /* of the slot, UTF-8, `name_bytes` long, not ended by a zero; lies in the command set */
+    const char *text;      /* the value, likewise; NULL where it is a number */
+    uint32_t name_bytes, text_bytes;
+    int32_t number;        /* the value, where it is one */
+    float confidence;      /* in [0, 1], of this value, given that the command was said */
+    char joined[16];       /* room for a text that is made of several words */
+} kouling_slot;
+
 typedef struct {
     const char *name;       /* of the command, UTF-8, `name_bytes` long, not ended by a zero; lies in the command set */
     uint32_t name_bytes;
     uint32_t command;       /* its index in the set */
     float confidence;       /* in [0, 1] */
     double start_s, end_s;  /* since the first sample */
+    const kouling_slot *slots; /* in the order in which they were said; valid until the next call with the same stream */
+    uint32_t slot_count;    /* at most KOULING_MAX_SLOTS; 0 of commands without slots */
 } kouling_event;
 
 typedef struct {

@@ -38,13 +38,15 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_random(path: Path, shape: EncoderConfig) -> None:
+UNITS = (BLANK, UNKNOWN, "go", "stop", "left")
+
+
+def save_random(path: Path, shape: EncoderConfig, units: tuple[str, ...] = UNITS) -> None:
     """A checkpoint of random weights, loud in its opinions."""
     torch = pytest.importorskip("torch", reason="the toolkit needs torch", exc_type=ImportError)
     from kouling.encoder import Encoder
 
     config = Config(features=FeatureConfig(num_mels=16), encoder=shape)
-    units = (BLANK, UNKNOWN, "go", "stop", "left")
     with torch.random.fork_rng():
         torch.manual_seed(5)
         encoder = Encoder(config, len(units))

@@ -85,6 +85,13 @@ static void note_events(listener *l, const kouling_event *events, size_t heard) 
         note(l, e->name, e->name_bytes);
         note(l, &e->command, sizeof e->command), note(l, &e->confidence, sizeof e->confidence);
         note(l, &e->start_s, sizeof e->start_s), note(l, &e->end_s, sizeof e->end_s);
+        REQUIRE(e->slot_count <= KOULING_MAX_SLOTS && (e->slots || !e->slot_count));
+        for (uint32_t k = 0; k < e->slot_count; k++) {
+            const kouling_slot *slot = &e->slots[k];
+            REQUIRE(slot->confidence >= 0 && slot->confidence <= 1);
+            note(l, slot->name, slot->name_bytes), note(l, &slot->number, sizeof slot->number);
+            if (slot->text) note(l, slot->text, slot->text_bytes);
+        }
     }
     counts.events += (unsigned)heard;
 }

@@ -62,6 +62,15 @@ SETS: dict[str, dict[str, Any]] = {
             {"name": "向左", "phrases": ["left [left [left]]", "stop left"]},
         ],
     },
+    "slots": {
+        **EAGER,
+        "slots": {"way": {"l": ["left", "left left"], "s": ["stop"]}},
+        "command": [
+            {"name": "go", "phrases": ["go ([go] {way})+", "[go & {way} & {then:way}] left"]},
+            {"name": "stop", "phrases": ["stop [{way}]"]},
+            {"name": "left", "phrases": ["left"]},
+        ],
+    },
 }
 
 

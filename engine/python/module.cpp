@@ -49,6 +49,17 @@ private:
     Memory memory;
 };
 
+// An event and its slots, which the stream keeps only until its next call.
+struct Heard {
+    explicit Heard(const kouling_event &event) : event(event), slots(event.slots, event.slots + event.slot_count) {
+        for (uint32_t i = 0; i < event.slot_count; i++) // a text may lie in the slot itself
+            if (event.slots[i].text == event.slots[i].joined) slots[i].text = slots[i].joined;
+    }
+    Heard(Heard &&) = default; // moves the slots' memory, so nothing in it
+    kouling_event event;
+    std::vector<kouling_slot> slots;
+};
+
 class Stream {
 public:
     Stream(std::shared_ptr<const Model> owner, nb::object set, uint32_t frames) : owner(std::move(owner)) {
@@ -69,24 +80,24 @@ public:
         require(kouling_reset(stream));
     }
     nb::list accept(Samples samples) {
-        std::vector<kouling_event> heard;
+        std::vector<Heard> heard;
         {
             nb::gil_scoped_release released;
             size_t used, count;
             for (size_t done = 0; done < samples.size(); done += used) {
                 require(kouling_accept(stream, samples.data() + done, samples.size() - done, &used, events, &count));
-                heard.insert(heard.end(), events, events + count);
+                for (size_t i = 0; i < count; i++) heard.emplace_back(events[i]);
             }
         }
         return as_list(heard);
     }
     nb::list finish() {
-        std::vector<kouling_event> heard;
+        std::vector<Heard> heard;
         {
             nb::gil_scoped_release released;
             for (size_t count = 1; count > 0;) {
                 require(kouling_finish(stream, events, &count));
-                heard.insert(heard.end(), events, events + count);
+                for (size_t i = 0; i < count; i++) heard.emplace_back(events[i]);
             }
         }
         return as_list(heard);
@@ -116,13 +127,13 @@ public:
     }
     nb::list decode(Features log_probs) {
         if (log_probs.shape(1) != owner->units) throw nb::value_error("log_probs must be (N, units)");
-        std::vector<kouling_event> all;
+        std::vector<Heard> all;
         {
             nb::gil_scoped_release released;
             for (size_t at = 0, used = 0, heard = 0; at < log_probs.shape(0); at += used) {
                 const float *left = log_probs.data() + at * owner->units;
                 require(kouling_decode(stream, left, log_probs.shape(0) - at, &used, events, &heard));
-                all.insert(all.end(), events, events + heard);
+                for (size_t i = 0; i < heard; i++) all.emplace_back(events[i]);
             }
         }
         return as_list(all);
@@ -130,9 +141,17 @@ public:
     size_t size{};
 
 private:
-    static nb::list as_list(const std::vector<kouling_event> &events) {
+    static nb::list as_list(const std::vector<Heard> &heard) {
         nb::list all;
-        for (const auto &e : events) all.append(nb::make_tuple(e.command, e.start_s, e.end_s, e.confidence));
+        for (const auto &each : heard) {
+            nb::list slots;
+            for (const auto &s : each.slots) {
+                nb::object value = s.text ? nb::object(nb::str(s.text, s.text_bytes)) : nb::object(nb::int_(s.number));
+                slots.append(nb::make_tuple(nb::str(s.name, s.name_bytes), value, s.confidence));
+            }
+            const auto &e = each.event;
+            all.append(nb::make_tuple(e.command, e.start_s, e.end_s, e.confidence, slots));
+        }
         return all;
     }
     std::shared_ptr<const Model> owner;

@@ -7,7 +7,14 @@ void decoder_place(decoder *d, const command_set *set, arena *memory) {
     const commands_header *h = set->header;
     uint32_t ends = 0;
     for (uint32_t n = 1; n < h->nodes; n++) ends += set->command[n] >= 0;
+    const graph *g = &set->graph;
+    uint32_t graph_ends = 0;
+    for (uint32_t n = 0; g->header && n < g->header->nodes; n++) graph_ends += (g->flags[n] & GRAPH_ENDS) != 0;
+    d->tree_ends = ends;
+    ends += graph_ends < DECODER_GRAPH_OPEN ? graph_ends : DECODER_GRAPH_OPEN;
     d->set = *set;
+    d->search.graph = *g;
+    d->most_open = ends;
     d->nodes = arena_take(memory, h->nodes, sizeof(node_state));
     d->before = arena_take(memory, h->units, sizeof(double));
     d->now = arena_take(memory, h->units, sizeof(double));
@@ -16,21 +23,34 @@ void decoder_place(decoder *d, const command_set *set, arena *memory) {
     d->open = arena_take(memory, ends, sizeof(candidate));
     d->most_waiting = ends < DECODER_WAITING - DECODER_WAITED ? ends + DECODER_WAITED : DECODER_WAITING;
     d->waiting = arena_take(memory, (size_t)d->most_waiting + 1, sizeof(candidate));
+    if (!g->header) return;
+    const uint32_t readings = d->most_open + d->most_waiting + 1;
+    d->search.mass = arena_take(memory, g->header->nodes, sizeof(node_state));
+    d->search.flow = arena_take(memory, g->header->nodes, sizeof(graph_flow));
+    d->search.path = arena_take(memory, g->header->nodes, sizeof(graph_path));
+    d->readings = arena_take(memory, readings, sizeof(graph_path));
+    d->reading_used = arena_take(memory, readings, 1);
+    d->slots = arena_take(memory, DECODER_SLOTS, sizeof(kouling_slot));
 }
 
 void decoder_reset(decoder *d) {
     const commands_header *h = d->set.header;
-    d->frame = d->known_count = d->known_at = d->open_count = d->waiting_count = 0;
+    d->frame = d->known_count = d->known_at = d->open_count = d->waiting_count = d->slot_count = 0;
+    if (d->set.graph.header) graph_reset(&d->search);
     memset(d->nodes, 0, h->nodes * sizeof(node_state));
     for (uint32_t u = 0; u < h->units; u++) d->before[u] = 0.0;
     for (uint32_t c = 0; c < h->commands; c++) d->last_heard[c] = -INFINITY;
 }
 
-static double confidence_of(const decoder *d, const candidate *c) {
-    const double p = (c->probability < 1.0 ? c->probability : 1.0) * c->alone;
+/* The calibrated confidence of a probability. */
+static double confident(const decoder *d, double p) {
     const double bounded = p < 1e-6 ? 1e-6 : p > 1 - 1e-6 ? 1 - 1e-6 : p;
     const double logit = d->set.header->slope * log(bounded / (1 - bounded)) + d->set.header->bias;
     return 1 / (1 + exp(-logit));
+}
+
+static double confidence_of(const decoder *d, const candidate *c) {
+    return confident(d, (c->probability < 1.0 ? c->probability : 1.0) * c->alone);
 }
 
 /* Whether someone may still talk on, which a sure command behind this one is not. */
@@ -49,13 +69,54 @@ static candidate *open_at(decoder *d, int32_t node) {
     return NULL;
 }
 
+/* The node in its graph, or -1 where the candidate is one of the tree. */
+static int32_t inner_of(const decoder *d, const candidate *c) {
+    return c->node >= (int32_t)d->set.header->nodes ? c->node - (int32_t)d->set.header->nodes : -1;
+}
+
+static int32_t command_of(const decoder *d, const candidate *c) {
+    const int32_t inner = inner_of(d, c);
+    return inner < 0 ? d->set.command[c->node] : d->set.graph.command[inner];
+}
+
+static int32_t depth_of(const decoder *d, const candidate *c) {
+    return inner_of(d, c) < 0 ? d->set.depth[c->node] : d->readings[c->reading].depth;
+}
+
+/* Room for a reading that no candidate has. There are never more candidates than room. */
+static int32_t free_reading(decoder *d) {
+    memset(d->reading_used, 0, (size_t)d->most_open + d->most_waiting + 1);
+    for (uint32_t i = 0; i < d->open_count; i++)
+        if (inner_of(d, &d->open[i]) >= 0) d->reading_used[d->open[i].reading] = 1;
+    for (uint32_t i = 0; i < d->waiting_count; i++)
+        if (inner_of(d, &d->waiting[i]) >= 0) d->reading_used[d->waiting[i].reading] = 1;
+    int32_t reading = 0;
+    while (d->reading_used[reading]) reading++;
+    return reading;
+}
+
+/* Of the tree every end may be open, of graphs as many as there is room for. */
+static int may_open(const decoder *d, int32_t node) {
+    uint32_t in_graphs = 0;
+    for (uint32_t i = 0; i < d->open_count; i++) in_graphs += inner_of(d, &d->open[i]) >= 0;
+    return node < (int32_t)d->set.header->nodes || in_graphs < d->most_open - d->tree_ends;
+}
+
 static void flow_into(decoder *d, int32_t node, double flow, double length) {
     candidate *c = open_at(d, node);
-    if (!c && flow > 0.02) {
+    const int is_new = !c && flow > 0.02 && may_open(d, node);
+    if (is_new) {
+        const candidate made = {.node = node, .opened = d->frame, .alone = 1.0};
+        const int32_t reading = inner_of(d, &made) >= 0 ? free_reading(d) : -1;
         c = &d->open[d->open_count++];
-        *c = (candidate){.node = node, .opened = d->frame, .alone = 1.0};
+        *c = made;
+        c->reading = reading;
     }
     if (!c) return;
+    const int32_t inner = inner_of(d, c);
+    /* The same path, of which more is known now, or one that is likelier than all before. */
+    if (inner >= 0 && (is_new || d->search.path[inner].born == d->readings[c->reading].born || flow > c->probability))
+        d->readings[c->reading] = graph_reading(&d->search, inner);
     if (flow > 0.02) c->grown = d->frame;
     const double total = c->probability + flow;
     c->spike += (d->frame - c->spike) * flow / total;
@@ -102,6 +163,14 @@ static void advance(decoder *d, const float *log_probs) {
         own->rest_gap = rest_gap;
         if (enter > 1e-3 && set->command[n] >= 0) flow_into(d, (int32_t)n, enter, enter_age);
     }
+    if (set->graph.header) {
+        const graph *g = &set->graph;
+        const graph_frame f = {d->now, d->before, alone, h->max_gap, h->max_frames, h->unknown, d->frame};
+        graph_advance(&d->search, &f);
+        for (uint32_t n = 0; n < g->header->nodes; n++)
+            if (d->search.flow[n].enter > 1e-3 && (g->flags[n] & GRAPH_ENDS))
+                flow_into(d, (int32_t)(h->nodes + n), d->search.flow[n].enter, d->search.flow[n].enter_age);
+    }
     double *swap = d->before;
     d->before = d->now;
     d->now = swap;
@@ -124,7 +193,7 @@ static void close_settled(decoder *d, int all) {
         const candidate c = d->open[i];
         if (!all && c.grown + settle > d->frame && c.opened + 4 * settle >= d->frame)
             d->open[kept++] = c;
-        else if (all || confidence_of(d, &c) >= d->set.threshold[d->set.command[c.node]])
+        else if (all || confidence_of(d, &c) >= d->set.threshold[command_of(d, &c)])
             wait_for_decision(d, &c);
     }
     d->open_count = kept;
@@ -137,8 +206,11 @@ static int overlaps(const candidate *a, const candidate *b, double slack) {
 /* Whether a longer phrase may still grow out of this one. */
 static int unsettled(decoder *d, const candidate *c) {
     const command_set *set = &d->set;
+    if (open_at(d, c->node)) return 0; /* said again: what may follow now follows that */
+    const int32_t inner = inner_of(d, c);
+    if (inner >= 0) return graph_going_on(&d->search, inner, c->spike, d->frame) > 0.1;
     const int32_t from = set->beyond_at[c->node], to = set->beyond_at[c->node + 1];
-    if (from == to || open_at(d, c->node)) return 0;
+    if (from == to) return 0;
     double most = 0.0;
     for (int32_t i = from; i < to; i++) {
         const node_state *n = &d->nodes[set->beyond[i]];
@@ -148,21 +220,71 @@ static int unsettled(decoder *d, const candidate *c) {
     return (d->frame - c->spike <= set->header->max_gap ? own->said + own->rest : 0.0) + most > 0.1;
 }
 
-static kouling_event event_of(const decoder *d, const candidate *c, double confidence) {
+/* A word of a slot: the value goes on with it. */
+static void add_word(const graph *g, kouling_slot *slot, int32_t node) {
+    const char *piece = g->text + g->piece_at[node];
+    const uint32_t bytes = g->piece_at[node + 1] - g->piece_at[node];
+    slot->number += g->adds[node];
+    if (!slot->text) return;
+    if (slot->text_bytes == 0) {
+        slot->text = piece, slot->text_bytes = bytes;
+        return;
+    }
+    if (!bytes) return;
+    if (slot->text != slot->joined) {
+        if (slot->text_bytes > sizeof slot->joined) return;
+        memcpy(slot->joined, slot->text, slot->text_bytes);
+        slot->text = slot->joined;
+    }
+    if (bytes > sizeof slot->joined - slot->text_bytes) return;
+    memcpy(slot->joined + slot->text_bytes, piece, bytes);
+    slot->text_bytes += bytes;
+}
+
+/* The slots on a path, written behind those of this call -> how many. */
+static uint32_t slots_of(decoder *d, const graph_path *path) {
+    const graph *g = &d->set.graph;
+    kouling_slot *slots = d->slots + d->slot_count;
+    uint32_t count = 0;
+    int32_t last = -1;
+    double probability = 1.0;
+    for (int32_t i = 0; i < path->count; i++) {
+        const int32_t node = path->node[i], slot = g->slot[node];
+        if (slot != last || (g->flags[node] & GRAPH_OPENS)) {
+            if (count == KOULING_MAX_SLOTS) break;
+            const uint32_t at = g->name_at[slot];
+            slots[count++] = (kouling_slot){.name = g->text + at, .name_bytes = g->name_at[slot + 1] - at,
+                                            .text = g->is_number[slot] ? NULL : g->text};
+            last = slot, probability = 1.0;
+        }
+        probability *= (double)path->sure[i];
+        const double confidence = confident(d, probability);
+        slots[count - 1].confidence = confidence >= 0.0 ? (float)confidence : 0.0f; /* a strange calibration makes NaN */
+        add_word(g, &slots[count - 1], node);
+    }
+    return count;
+}
+
+static kouling_event event_of(decoder *d, const candidate *c, double confidence) {
     const command_set *set = &d->set;
     const commands_header *h = set->header;
-    const int32_t command = set->command[c->node];
+    const int32_t command = command_of(d, c), inner = inner_of(d, c);
+    const int32_t first = inner < 0 ? set->first_unit[c->node] : d->readings[c->reading].first_unit;
+    const int32_t last = inner < 0 ? set->unit[c->node] : set->graph.unit[inner];
     const double spike_s = h->first_frame_s + (c->spike + 0.5) * h->frame_s;
-    double start_s = spike_s - c->length * h->frame_s - set->onset_s[set->first_unit[c->node]];
-    double end_s = spike_s - set->offset_s[set->unit[c->node]];
+    double start_s = spike_s - c->length * h->frame_s - set->onset_s[first];
+    double end_s = spike_s - set->offset_s[last];
+    const uint32_t slots = inner < 0 ? 0 : slots_of(d, &d->readings[c->reading]);
+    const kouling_slot *said = slots ? d->slots + d->slot_count : NULL;
+    d->slot_count += slots;
     start_s = start_s > 0.0 ? start_s : 0.0;
     end_s = end_s > start_s ? end_s : start_s;
     return (kouling_event){set->text + set->name_at[command], set->name_at[command + 1] - set->name_at[command],
-                           (uint32_t)command, (float)confidence, start_s, end_s};
+                           (uint32_t)command, (float)confidence, start_s, end_s, said, slots};
 }
 
 static int better(const decoder *d, const candidate *a, const candidate *b) {
-    const int32_t first = d->set.depth[a->node], second = d->set.depth[b->node];
+    const int32_t first = depth_of(d, a), second = depth_of(d, b);
     return first != second ? first > second : a->probability > b->probability;
 }
 
@@ -181,7 +303,7 @@ static uint32_t decide(decoder *d, int final, kouling_event *events) {
     d->waiting_count = 0;
     for (uint32_t i = 0; i < count; i++) {
         const candidate c = waiting[i];
-        const int32_t command = d->set.command[c.node];
+        const int32_t command = command_of(d, &c);
         const double confidence = confidence_of(d, &c);
         int stands = confidence >= d->set.threshold[command] && !(fabs(c.spike - d->last_heard[command]) < refractory);
         for (uint32_t k = 0; stands && k < d->waiting_count; k++) stands = !overlaps(&c, &d->waiting[k], settle);
@@ -189,6 +311,7 @@ static uint32_t decide(decoder *d, int final, kouling_event *events) {
         int undecided = 0;
         for (uint32_t k = 0; !undecided && k < d->open_count; k++) undecided = overlaps(&c, &d->open[k], settle);
         undecided = !final && (undecided || unsettled(d, &c) || hesitating(d, &c, confidence));
+        if (inner_of(d, &c) >= 0 && d->slot_count + KOULING_MAX_SLOTS > DECODER_SLOTS) undecided = 1; /* the next frame or call has room */
         decided[d->waiting_count] = !undecided; /* a decided one stands in the way of the worse ones of this round */
         d->waiting[d->waiting_count++] = c;
         if (undecided) continue;
@@ -204,6 +327,8 @@ static uint32_t decide(decoder *d, int final, kouling_event *events) {
     d->waiting_count = kept;
     return heard;
 }
+
+int decoder_has_room(const decoder *d) { return d->slot_count + DECODER_SLOTS_LEFT <= DECODER_SLOTS; }
 
 uint32_t decoder_advance(decoder *d, const float *log_probs, kouling_event *events) {
     advance(d, log_probs);

@@ -115,8 +115,8 @@ feature_tables read_tables(reader *from, const model_header *model) {
 }
 
 /* What models and command sets have in common: magic[8], version, file_bytes, checksum. */
-static kouling_status check_file(const void *data, size_t bytes, const char *magic, uint32_t version, size_t header,
-                                 kouling_status not_one) {
+static kouling_status check_file(const void *data, size_t bytes, const char *magic, uint32_t oldest, uint32_t version,
+                                 size_t header, kouling_status not_one) {
     uint32_t fields[3];
     if (!data) return KOULING_NULL;
     if ((uintptr_t)data % KOULING_ALIGN) return KOULING_MISALIGNED;
@@ -125,7 +125,7 @@ static kouling_status check_file(const void *data, size_t bytes, const char *mag
     if (bytes < CHECKED_FROM) return KOULING_TRUNCATED;
     memcpy(fields, (const uint8_t *)data + 8, sizeof fields);
     if (fields[0] > version) return KOULING_NEWER;
-    if (fields[0] && fields[0] < version) return KOULING_OLDER;
+    if (fields[0] && fields[0] < oldest) return KOULING_OLDER;
     if (!fields[0] || fields[1] < header) return KOULING_CORRUPT;
     if (bytes < fields[1]) return KOULING_TRUNCATED;
     const uint32_t found = checksum((const uint8_t *)data + CHECKED_FROM, fields[1] - CHECKED_FROM);
@@ -208,7 +208,7 @@ static int weights_fit(const model_header *m) {
 kouling_status kouling_model_open(kouling_model *model, const void *data, size_t bytes) {
     if (!model) return KOULING_NULL;
     model->data = NULL;
-    const kouling_status status = check_file(data, bytes, "KOULING", MODEL_VERSION, sizeof(model_header), KOULING_NO_MODEL);
+    const kouling_status status = check_file(data, bytes, "KOULING", MODEL_VERSION, MODEL_VERSION, sizeof(model_header), KOULING_NO_MODEL);
     if (status != KOULING_OK) return status;
     const model_header *m = data;
     const int shape = within(m->mels, 8, 128, 4) && within(m->layers, 1, 64, 1) && within(m->width, 16, 4096, 16) && within(m->head_size, 1, 4096, 1) &&
@@ -246,7 +246,7 @@ kouling_status kouling_commands_open(kouling_commands *commands, const kouling_m
     if (!commands) return KOULING_NULL;
     commands->data = NULL;
     if (!model || !model->data) return KOULING_NULL;
-    kouling_status status = check_file(data, bytes, "KLWORDS", COMMANDS_VERSION, sizeof(commands_header), KOULING_NO_COMMANDS);
+    kouling_status status = check_file(data, bytes, "KLWORDS", COMMANDS_OLDEST, COMMANDS_VERSION, sizeof(commands_header), KOULING_NO_COMMANDS);
     if (status == KOULING_OK) status = commands_read(&set, data);
     if (status == KOULING_OK && set.header->units != ((const model_header *)model->data)->units) status = KOULING_UNFIT;
     if (status == KOULING_OK) commands->data = data;
@@ -259,10 +259,41 @@ static int all_within(const int32_t *values, uint32_t count, int32_t least, int6
     return 1;
 }
 
+static int ascending(const uint32_t *at, uint32_t count, uint32_t end) {
+    for (uint32_t i = 0; i < count; i++)
+        if (at[i] > at[i + 1]) return 0;
+    return at[count] <= end;
+}
+
+/* Whether the graphs behind a command set make sense. */
+static int graph_read(graph *g, const commands_header *of) {
+    if (!is_section(of->graph_at, sizeof(graph_header), sizeof *of, of->file_bytes)) return 0;
+    reader from = {(const uint8_t *)of, of->graph_at, of->file_bytes, NULL, 0, 0};
+    const graph_header *h = take(&from, 1, sizeof *h);
+    if (from.failed || !within(h->nodes, 1, 1u << 20, 1) || h->arcs > 1u << 24 || h->slots > 65536 ||
+        !(h->fillers >= 0 && h->fillers <= 1))
+        return 0;
+    g->unit = take(&from, h->nodes, 4), g->command = take(&from, h->nodes, 4);
+    g->slot = take(&from, h->nodes, 4), g->adds = take(&from, h->nodes, 4);
+    g->flags = take(&from, h->nodes, 1);
+    g->before_at = take(&from, (size_t)h->nodes + 1, 4), g->before = take(&from, h->arcs, 4);
+    g->piece_at = take(&from, (size_t)h->nodes + 1, 4);
+    g->name_at = take(&from, (size_t)h->slots + 1, 4), g->is_number = take(&from, h->slots, 1);
+    g->text = take(&from, h->text_bytes, 1);
+    if (from.failed) return 0;
+    g->header = h;
+    return all_within(g->unit, h->nodes, 0, (int64_t)of->units - 1) && all_within(g->command, h->nodes, 0, (int64_t)of->commands - 1) &&
+           all_within(g->slot, h->nodes, -1, (int64_t)h->slots - 1) && all_within(g->adds, h->nodes, 0, 1000000) &&
+           ascending(g->before_at, h->nodes, h->arcs) && all_within(g->before, h->arcs, 0, (int64_t)h->nodes - 1) &&
+           ascending(g->piece_at, h->nodes, h->text_bytes) && ascending(g->name_at, h->slots, h->text_bytes);
+}
+
 kouling_status commands_read(command_set *set, const void *data) {
     const commands_header *h = data;
+    const int has_graph = h->version >= 2 && h->graph_at;
+    memset(&set->graph, 0, sizeof set->graph);
     reader from = {data, sizeof *h, h->file_bytes, NULL, 0, 0};
-    if (!within(h->nodes, 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
+    if (!within(h->nodes, has_graph ? 1 : 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
         !within(h->settle, 1, 65536, 1) || h->isolation > 65536 || h->hesitation > 65536 || h->unknown >= h->units)
         return KOULING_CORRUPT;
     set->header = h;
@@ -282,6 +313,7 @@ kouling_status commands_read(command_set *set, const void *data) {
     for (int32_t n = 1; fits && n < nodes; n++) fits = set->parent[n] >= 0 && set->parent[n] < n;
     for (uint32_t c = 0; fits && c < h->commands; c++)
         fits = set->name_at[c] <= set->name_at[c + 1] && set->name_at[c + 1] <= h->text_bytes;
+    if (fits && has_graph) fits = graph_read(&set->graph, h);
     return fits ? KOULING_OK : KOULING_CORRUPT;
 }
 

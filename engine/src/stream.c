@@ -134,7 +134,7 @@ static void make_log_probs(kouling_stream *s) {
 static int decode(kouling_stream *s, kouling_event *events, size_t *heard) {
     const uint32_t units = s->encoder.model->units;
     while (s->decoded < s->made) {
-        if (*heard + DECODER_WAITING + 1 > KOULING_MAX_EVENTS) return 0;
+        if (*heard + DECODER_WAITING + 1 > KOULING_MAX_EVENTS || !decoder_has_room(&s->decoder)) return 0;
         *heard += decoder_advance(&s->decoder, s->log_probs + (size_t)s->decoded++ * units, events + *heard);
     }
     return 1;
@@ -147,7 +147,7 @@ kouling_status kouling_accept(kouling_stream *s, const int16_t *samples, size_t 
     if (count > MOST_BYTES / sizeof *samples) return KOULING_NOT_ALLOWED;
     const model_header *m = s->encoder.model;
     const uint32_t full = s->encoder.most * m->subsampling, step = step_of(m);
-    *used = *heard = 0;
+    *used = *heard = s->decoder.slot_count = 0;
     if (!decode(s, events, heard)) return KOULING_OK;
     while (fill_window(s, samples, count, used)) {
         make_features(s, s->features + (size_t)s->features_waiting++ * m->mels);
@@ -167,7 +167,7 @@ kouling_status kouling_finish(kouling_stream *s, kouling_event *events, size_t *
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
     const uint32_t full = s->encoder.most * m->subsampling, step = step_of(m);
-    *heard = 0;
+    *heard = s->decoder.slot_count = 0;
     if (!decode(s, events, heard)) return KOULING_OK;
     if (s->ending < 0) { /* silence up to a whole step */
         s->ending = (int32_t)(m->lookahead + FLUSH_FRAMES + step);
@@ -217,7 +217,8 @@ kouling_status kouling_decode(kouling_stream *s, const float *log_probs, size_t 
     if (s->ready != READY) return KOULING_NOT_READY;
     const uint32_t units = s->encoder.model->units;
     if (frames > MOST_BYTES / sizeof(float) / units) return KOULING_NOT_ALLOWED;
-    for (*used = *heard = 0; *used < frames && *heard + DECODER_WAITING + 1 <= KOULING_MAX_EVENTS; ++*used)
+    *used = *heard = s->decoder.slot_count = 0;
+    for (; *used < frames && *heard + DECODER_WAITING + 1 <= KOULING_MAX_EVENTS && decoder_has_room(&s->decoder); ++*used)
         *heard += decoder_advance(&s->decoder, log_probs + *used * units, events + *heard);
     return KOULING_OK;
 }

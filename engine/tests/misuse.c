@@ -1,5 +1,5 @@
-/* Every function used wrongly in every way that it can tell: `misuse MODEL SET` says where the answer is not the one that
- * kouling.h names. Meant to be built with sanitizers; the files are seeds of engine/fuzz/corpus. Here: files, and what is
+/* Every function used wrongly in every way that it can tell: `misuse MODEL SET SLOTS` says where the answer is not the one
+ * that kouling.h names. Meant to be built with sanitizers; the files are seeds of engine/fuzz/corpus. Here: files, and what is
  * opened; in misuse_streams.c: streams. */
 #include "misuse.h"
 
@@ -156,6 +156,24 @@ static void command_sets(const kouling_model *model, content from) {
     CHECK(!set.data);
 }
 
+/* A set with graphs: every count and every index of them. */
+static void graphs(const kouling_model *model, content from) {
+    command_set set;
+    kouling_commands opened;
+    EXPECT(kouling_commands_open(&opened, model, from.bytes, from.size), OK);
+    EXPECT(commands_read(&set, from.bytes), OK);
+    const graph *g = &set.graph;
+    const uint32_t at = set.header->graph_at, wrong_at[] = {1, 64, 96, at + 64, (uint32_t)from.size, 0xffffffc0};
+    CHECK(g->header && g->header->slots);
+    for (size_t i = 0; i < sizeof wrong_at / sizeof *wrong_at; i++)
+        open_change(model, from, offsetof(commands_header, graph_at), wrong_at[i], 1, KOULING_CORRUPT);
+    for (size_t field = 0; field < 16; field += 4) open_change(model, from, at + field, 0xfffffff3, 1, KOULING_CORRUPT);
+    open_change(model, from, at + offsetof(graph_header, fillers) + 4, 0x7ff80000, 1, KOULING_CORRUPT); /* no number */
+    const void *const indices[] = {g->unit, g->command, g->slot, g->adds, g->before_at, g->before, g->piece_at, g->name_at};
+    for (size_t i = 0; i < sizeof indices / sizeof *indices; i++)
+        open_change(model, from, (size_t)((const uint8_t *)indices[i] - from.bytes), 0x7fffffff, 1, KOULING_CORRUPT);
+}
+
 static void messages(void) {
     const char *unknown = kouling_message((kouling_status)(KOULING_NOT_ALLOWED + 1));
     for (int status = KOULING_OK; status <= KOULING_NOT_ALLOWED; status++) {
@@ -178,8 +196,8 @@ static content eager(content from) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return 2;
-    const content file = read_file(argv[1]), set_file = read_file(argv[2]), other_file = with_one_unit_more(file);
+    if (argc != 4) return 2;
+    const content file = read_file(argv[1]), set_file = read_file(argv[2]), slots_file = read_file(argv[3]), other_file = with_one_unit_more(file);
     const content eager_file = eager(set_file);
     kouling_model model, other;
     kouling_commands set, eager_set;
@@ -188,6 +206,7 @@ int main(int argc, char **argv) {
     EXPECT(kouling_model_open(&model, file.bytes, file.size), OK);
     EXPECT(kouling_model_open(&other, other_file.bytes, other_file.size), OK);
     command_sets(&model, set_file);
+    graphs(&model, slots_file);
     EXPECT(kouling_commands_open(&set, &model, set_file.bytes, set_file.size), OK);
     EXPECT(kouling_commands_open(&eager_set, &model, eager_file.bytes, eager_file.size), OK);
     streams_that_are_none(&model, &set, &other);

@@ -124,9 +124,9 @@ class GraphSearch:
         # those of slots before this node.
         self.flow: Floats = np.zeros(nodes)
         self.base: Floats = np.ones(nodes)
-        self.born: Ints = np.zeros(nodes, dtype=np.int64)
+        self.born: Ints = np.full(nodes, -1 - SAME_FRAMES)
         self.via: Ints = np.full(nodes, -1)
-        self.via_born: Ints = np.full(nodes, -SAME_FRAMES)
+        self.via_born: Ints = np.zeros(nodes, dtype=np.int64)
         self.depth: Ints = np.zeros(nodes, dtype=np.int64)
         self.first: Ints = np.zeros(nodes, dtype=np.int64)
         self.count: Ints = np.zeros(nodes, dtype=np.int64)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from kouling import checkpoint, commands
 from kouling.checkpoint import ModelInfo
-from kouling.commands import Command, CommandSet
+from kouling.commands import Command, CommandSet, joined
 from kouling.deploy import model_file
 from kouling.recognizer import Recognizer, as_int16, own_commands
+from kouling.slot_types import Value
 
 LIVE, FILE = 1, 16  # KOULING_LIVE, KOULING_FILE: encoder frames computed at once
 
@@ -81,11 +82,11 @@ class EngineRecognizer(Recognizer):
         self.reset()
         return result
 
-    def _commands(self, events: list[tuple[int, float, float, float]]) -> list[Command]:
+    def _commands(self, events: list[tuple[int, float, float, float, list[tuple[str, Value, float]]]]) -> list[Command]:
         specs = self.command_set.commands
         return [
-            Command(specs[index].name, round(start_s, 3), round(end_s, 3), round(confidence, 4))
-            for index, start_s, end_s, confidence in events
+            Command(specs[index].name, round(start_s, 3), round(end_s, 3), round(confidence, 4), *joined(slots))
+            for index, start_s, end_s, confidence, slots in events
         ]
 
 

@@ -26,6 +26,7 @@ from kouling.deploy import grid, state_scales
 from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded, through_bfloat16, to_bfloat16
 from kouling.deploy.state_scales import StateScales
 from kouling.features import mel_filters, povey_window
+from kouling.graph_search import SetGraph
 from kouling.recognizer import decoder_of, overlay_decoder
 
 MAGIC = b"KOULING\0"
@@ -33,7 +34,7 @@ VERSION = 2
 ALIGN = 64
 HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
-COMMANDS_VERSION = 1
+COMMANDS_VERSION, COMMANDS_WITH_GRAPHS = 1, 2  # a set without graphs is what it always was
 COMMANDS_HEADER_BYTES = 128
 SCHEMES = ("float", "int8", "int4")
 # Of linear layers. Sparse is an int8 layer whose zeros come in blocks; nobody asks for it.
@@ -100,7 +101,9 @@ def pack(
 
 
 def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
-    """A command set compiled for a model: what `Decoder` derives from both. See `command_set` in decoder.h."""
+    """A command set compiled for a model: what `Decoder` derives from both. See `command_set` in decoder.h.
+
+    A set without graphs is written as version 1, which older engines read."""
     decoder = decoder_of(info, command_set)
     tree, settings = decoder.tree, decoder.config
     nodes, units = len(tree.unit), len(info.units)
@@ -110,12 +113,19 @@ def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
     text = b"".join(names)
     unknown = info.units.index(UNKNOWN) if UNKNOWN in info.units else 0
     frames = (decoder.settle, decoder.isolation, decoder.hesitation)
-    counts = (nodes, len(names), units, int(beyond_at[-1]), len(text), *frames, unknown, 0, 0)
     numbers = (
         *(decoder.frame_s, decoder.first_frame_s, decoder.max_gap, decoder.max_frames),
         *(decoder.refractory_s / decoder.frame_s, settings.sure, settings.confidence_slope, settings.confidence_bias),
     )
-    tree_arrays = (tree.unit, tree.parent, tree.command, tree.depth, tree.first_unit, beyond_at, np.concatenate(beyond))
+    tree_arrays = (
+        tree.unit,
+        tree.parent,
+        tree.command,
+        tree.depth,
+        tree.first_unit,
+        beyond_at,
+        np.concatenate(beyond),
+    )
     arrays = (
         *(np.asarray(values, dtype="<i4") for values in tree_arrays),
         np.array(decoder.thresholds, dtype="<f8"),
@@ -123,10 +133,37 @@ def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
         np.array([settings.offset_s.get(unit, 0.0) for unit in info.units], dtype="<f8"),
         np.cumsum([0, *map(len, names)]).astype("<u4"),
     )
+    parts = b"".join(_aligned(values.tobytes()) for values in arrays) + _aligned(text)
+    graph_at = COMMANDS_HEADER_BYTES + len(parts) if decoder.graph else 0
+    counts = (nodes, len(names), units, int(beyond_at[-1]), len(text), *frames, unknown, graph_at, 0)
     header = struct.pack(f"<{len(counts)}I{len(numbers)}d", *counts, *numbers)
-    parts = b"".join(_aligned(values.tobytes()) for values in arrays)
-    content = header.ljust(COMMANDS_HEADER_BYTES - 20, b"\0") + parts + _aligned(text)
-    return _file(COMMANDS_MAGIC, COMMANDS_VERSION, content)
+    content = header.ljust(COMMANDS_HEADER_BYTES - 20, b"\0") + parts
+    if decoder.graph is None:
+        return _file(COMMANDS_MAGIC, COMMANDS_VERSION, content)
+    return _file(COMMANDS_MAGIC, COMMANDS_WITH_GRAPHS, content + _packed_graph(decoder.graph, decoder.search.fillers))
+
+
+def _packed_graph(graph: SetGraph, fillers: float) -> bytes:
+    """See `graph` in graph.h."""
+    pieces = [piece.encode() for piece in graph.piece]
+    names = [name.encode() for name, _ in graph.slots]
+    piece_at = np.cumsum([0, *map(len, pieces)])
+    flags = sum(
+        np.asarray(bits, dtype=np.uint8) << place
+        for place, bits in enumerate((graph.starts, graph.ends, graph.opens, graph.goes_on))
+    )
+    text = b"".join(pieces + names)
+    arrays = (
+        *(np.asarray(values, dtype="<i4") for values in (graph.unit, graph.command, graph.slot, graph.adds)),
+        np.asarray(flags, dtype=np.uint8),
+        graph.before_at.astype("<u4"),
+        graph.before.astype("<i4"),
+        piece_at.astype("<u4"),
+        np.cumsum([piece_at[-1], *map(len, names)]).astype("<u4"),
+        np.array([is_number for _, is_number in graph.slots], dtype=np.uint8),
+    )
+    header = struct.pack("<4Id", len(graph.unit), len(graph.before), len(names), len(text), fillers)
+    return b"".join(_aligned(part) for part in (header, *(values.tobytes() for values in arrays), text))
 
 
 def _file(magic: bytes, version: int, content: bytes) -> bytes:
