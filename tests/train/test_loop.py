@@ -424,6 +424,20 @@ def test_a_recipe_starts_from_its_initial_checkpoint(
         torch.testing.assert_close(trainer.averaged[key], old.state_dict()[key], rtol=0, atol=0)
 
 
+def test_frozen_blocks_stay_as_they_were_and_the_rest_learns(
+    initial: Callable[..., tuple[Path, Encoder]], train: Train
+) -> None:
+    path, old = initial((BLANK, UNKNOWN, "hum"))
+    trainer = train(initial=[str(path)], training={"frozen_blocks": 1, "epochs": 1})
+    trainer.run()
+    before, after = old.state_dict(), trainer.weights()
+    changed = {k for k, v in after.items() if not k.startswith("head.") and not np.allclose(v, before[k].half().numpy())}
+    assert not any(key.startswith(("stem.", "blocks.0.")) for key in changed)
+    assert any(key.startswith("blocks.1.") for key in changed)
+    with pytest.raises(ValueError, match="frozen_blocks is 2; allowed: -1 to 1"):
+        train(initial=[str(path)], training={"frozen_blocks": 2})
+
+
 def test_without_epochs_the_start_is_the_model(
     initial: Callable[..., tuple[Path, Encoder]], train: Train, tmp_path: Path
 ) -> None:

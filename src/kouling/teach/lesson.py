@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kouling import recognizer
-from kouling.config import Config
+from kouling import checkpoint, recognizer
 from kouling.grammar import GrammarSet
+from kouling.phrases import parts_words
 from kouling.teach import BACKGROUND, neighbours
 from kouling.train.recipe import Augment, Mix, Recipe, Scenes, Source, Training
 from kouling.train.speak import BACKENDS, Texts
@@ -17,6 +17,7 @@ from kouling.train.speak import BACKENDS, Texts
 MOST_PHRASES = 60  # of a set that is learned phrase by phrase; larger ones, and grammars, are learned word by word
 SENTENCES = 2500  # drawn from a grammar
 CLIPS = 5000  # of phrases, shared out among them
+LONG = 4  # phones of a word that may be mistaken for another one
 FEWEST, MOST = 60, 500  # voices that say one phrase
 VALID_PERCENT = 12
 START = {"en": "en-phones"}
@@ -41,7 +42,7 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     by_phrase = phrases is not None
     command_of = sampled(commands, rng) if phrases is None else phrases
     sentences = list(command_of)
-    units = sentences if by_phrase else commands.words()
+    units = sentences if by_phrase else list(dict.fromkeys(characters(commands.words())))
     # Accents differ in what tells these apart.
     alike = (
         {text for pair in neighbours.confusable(sentences, language) for text in (pair.one, pair.other)}
@@ -62,15 +63,18 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     many = max(400 // len(units), 3) if by_phrase else 4
     wrong: list[tuple[str, str, int]] = []
     for unit in units:
-        near = neighbours.must_not_fire(unit, units, language, rng, 30 if by_phrase else 12)
-        wrong += [("unknown", text, min(many, 4) if "[[" in text else min(many, 8)) for text in near]
+        if by_phrase:
+            near = neighbours.must_not_fire(unit, units, language, rng, 30)
+            wrong += [("unknown", text, min(many, 4) if "[[" in text else min(many, 8)) for text in near]
+        elif len(neighbours.phones_of([unit], language)[0]) >= LONG:  # a grammar itself tells short words apart
+            wrong += [("unknown", text, 3) for text in neighbours.near_words(unit, language, 4) if text not in units]
     others = [word for word in neighbours.common_words(language) if word not in set(units)]
     rng.shuffle(others)
     wrong += [("unknown", word, 1) for word in others[:1200]]
     wrong += [("unknown", " ".join(rng.sample(others, 2)), 1) for _ in range(400)] if others else []
     spellings = {unit: unit.replace(" ", "_") for unit in units}
     if not by_phrase:
-        spellings |= {text: " ".join(text.split()) for text in sentences}
+        spellings |= {text: " ".join(characters([text])) for text in sentences}
     # A recording may be called by its command, where that says what is said.
     spellings |= {
         name: spellings[text] for text, name in command_of.items() if list(command_of.values()).count(name) == 1
@@ -96,10 +100,24 @@ def all_phrases(commands: GrammarSet) -> dict[str, str] | None:
     return found if len(found) <= MOST_PHRASES else None
 
 
+def characters(texts: Sequence[str]) -> list[str]:
+    """The words of texts; of scripts without spaces, their characters, which any text can be spelled in."""
+    found: list[str] = []
+    for text in texts:
+        for word in text.split():
+            spaceless = all(map(parts_words, word))
+            found += list(word) if spaceless else [word]
+    return found
+
+
 def sampled(commands: GrammarSet, rng: random.Random) -> dict[str, str]:
-    """Sentences drawn from each command, and the command."""
-    each = SENTENCES // len(commands.commands) + 1
-    return {command.sample(rng)[0]: command.name for command in commands.commands for _ in range(each)}
+    """Sentences drawn from each command in turn, and the command; some have few."""
+    found: dict[str, str] = {}
+    for _ in range(2 * SENTENCES):
+        for command in commands.commands:
+            if len(found) < SENTENCES:
+                found.setdefault(command.sample(rng)[0], command.name)
+    return found
 
 
 def ways_to_say(text: str, commands: GrammarSet) -> list[str]:
@@ -133,8 +151,8 @@ def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings
     ]
     if recordings is not None:
         sources.append(replace(base, path=str(recordings.resolve()), weight=8.0, part="both", valid_percent=20))
-    start = recognizer.MODELS / START.get(language, "en-phones") / "model.safetensors"
-    config, _ = shape_of(start)
+    start = start_of(language)
+    config = checkpoint.load_info(start).config
     return Recipe(
         name=name,
         language=language,
@@ -148,7 +166,7 @@ def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings
         scenes=scenes_for(lesson),
         augment=AUGMENT,
         mix=MIX if lesson.by_phrase else replace(MIX, unknown_percent=25.0, pieces_percent=15.0, spliced_percent=0.0),
-        training=TRAINING,
+        training=TRAINING if lesson.by_phrase else replace(TRAINING, validation_s=5.0, longest_word_s=6.0),
     )
 
 
@@ -157,17 +175,16 @@ def only(label: str) -> list[str]:
     return [other for other in BACKGROUND_LABELS if other != label]
 
 
-def shape_of(start: Path) -> tuple[Config, tuple[str, ...]]:
-    from kouling import checkpoint
-
-    info = checkpoint.load_info(start)
-    return info.config, info.units
+def start_of(language: str) -> Path:
+    """The checkpoint whose encoder learns on."""
+    return recognizer.MODELS / START.get(language, START["en"]) / "model.safetensors"
 
 
 def scenes_for(lesson: Lesson) -> tuple[Scenes, ...]:
+    """What does not fit into the slots of one shape goes into the next one's."""
     if lesson.by_phrase:
         return Scenes(3, 1.5, 0.7), Scenes(1, 3.0, 0.3)
-    return Scenes(4, 1.3, 0.4), Scenes(1, 5.0, 0.6)
+    return Scenes(4, 1.3, 0.3), Scenes(1, 3.2, 0.45), Scenes(1, 6.0, 0.25)
 
 
 WORDS = "yes no up down left right go stop zero one two three four five eight nine".split()
@@ -184,6 +201,8 @@ TRAINING = Training(
     batch_s=150.0,
     carry_percent=60.0,
     longest_word_s=2.5,
+    validation_s=2.4,
+    frozen_blocks=2,
     speech_weight=0.3,
     reuse=3,
     compile=False,

@@ -36,7 +36,7 @@ class Asked:
 
     commands: Path
     out: Path
-    language: str = "en"
+    language: str = ""  # the set's own, else English
     recordings: Path | None = None
     more: Path | None = None  # clips kept by `kouling listen --keep`
     per_hour: float = 0.5
@@ -95,14 +95,15 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     synthesiser is installed; OSError on a full disk.
     """
     table = read_toml(asked.commands)
-    taught = grammar.read(table, str(asked.commands), asked.language)
-    plan = lesson.plan(taught, asked.language, asked.engines, asked.seed)
-    short, pairs = check(plan, asked.language)
+    taught = grammar.read(table, str(asked.commands), asked.language or str(table.get("language", "en")))
+    language = taught.language
+    plan = lesson.plan(taught, language, asked.engines, asked.seed)
+    short, pairs = check(plan, language)
     work = asked.out / "work"
     usable = recordings.gather(asked.recordings, asked.more, plan.spellings, work / "recordings")
     for problem in usable.problems:
         report(f"left out: {problem}")
-    recipe = lesson.recipe_of(plan, asked.out.name, asked.language, work, usable.folder, asked.seed)
+    recipe = lesson.recipe_of(plan, asked.out.name, language, work, usable.folder, asked.seed)
     if asked.epochs is not None:
         recipe = replace(recipe, training=replace(recipe.training, epochs=asked.epochs))
     if asked.more is not None and (asked.out / CHECKPOINT).exists():  # goes on from what it was

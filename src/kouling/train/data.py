@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import track
 
 from kouling import audio
@@ -118,12 +119,18 @@ def _build(path: Path, source: Source, stem: Path, progress: bool) -> None:
     stem.parent.mkdir(parents=True, exist_ok=True)
     clips: list[Clip] = []
     position = 0
+    console = Console(stderr=True)  # stdout is for results
     pcm, index = stem.with_suffix(".pcm"), stem.with_suffix(".json")
     temporary = pcm.with_suffix(f".{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as out, ThreadPoolExecutor(2) as pool:
             entries = iter(_entries(path, source))
-            shown = track(iter(lambda: list(islice(entries, 256)), []), f"decoding {path.name}", disable=not progress)
+            shown = track(
+                iter(lambda: list(islice(entries, 256)), []),
+                f"decoding {path.name}",
+                console=console,
+                disable=not progress,
+            )
             for portion in shown:  # not all at once: a tar would be held in memory
                 decoded = pool.map(lambda entry: audio.read(entry[2], entry[1]), portion)
                 for (label, name, _), samples in zip(portion, decoded, strict=True):

@@ -37,8 +37,6 @@ from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
 from kouling.train.zeros import clear_gradients, kept_weights
 
-VALIDATION_S = 1.6
-
 
 class Trainer:
     """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), log and curves."""
@@ -65,6 +63,7 @@ class Trainer:
         self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
         if recipe.initial:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial])
+        self.frozen = frozen_parts(self.model, recipe.training.frozen_blocks)
         self.int4: int4.Int4Weights | None = None
         if recipe.training.weights == "int4":
             self.int4 = int4.put_on_grids(self.model, [Path(name) for name in recipe.initial])
@@ -102,7 +101,7 @@ class Trainer:
                 self.teacher.model.compile(dynamic=False)
             self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
         self.scenes = scenes or SceneMaker(recipe, self.units, folders, cache)
-        self.valid = self.scenes.validation(VALIDATION_S)
+        self.valid = self.scenes.validation(recipe.training.validation_s)
         self.group: tuple[int, list[Batches]] | None = None
         self.carried: EncoderState | None = None
 
@@ -235,6 +234,8 @@ class Trainer:
             raise ValueError("too few clips for one batch of 8 scenes; give more recordings, or fewer slots per scene")
         plan = [plan[i] for i in rng.permutation(len(plan))]
         self.model.train()
+        for part in self.frozen:  # their statistics too
+            part.eval()
         self.carried = None  # a resumed run has none either
         losses_seen = []
         for done, (number, rows_chosen) in enumerate(plan):
@@ -333,6 +334,15 @@ class Trainer:
         model = Encoder(self.recipe.config, len(self.units)).eval()
         model.load_state_dict(self.averaged_on_grids())
         return accuracy(model, *self.valid, self.scenes.lexicon.sayings)
+
+
+def frozen_parts(model: Encoder, blocks: int) -> list[torch.nn.Module]:
+    """The stem and so many first blocks, which get no gradient; none of -1. What has heard thousands of people keeps
+    what it knows of voices, where there are only synthetic ones to learn from."""
+    parts = [model.stem, *model.blocks[:blocks]] if blocks >= 0 else []
+    for part in parts:
+        part.requires_grad_(False)
+    return parts
 
 
 def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Generator) -> Window | None:

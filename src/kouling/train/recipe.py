@@ -108,6 +108,7 @@ class Training:
     speech_weight: float = 0.2  # of the loss of running speech
     presence_weight: float = 1.0  # therein, of hearing an unknown word every 0.6 s
     carry_percent: float = 75.0  # of batches that go on from the state of the one before, as in a stream
+    validation_s: float = 1.6  # of validation clips, around what is said in them
     padding_frames: int = 50  # at most this much silence around a scene
     delay_frames: int = 30  # a word is said at most this long after its end
     longest_word_s: float = 0.9  # what is longer is a word whose background was taken for speech
@@ -119,6 +120,7 @@ class Training:
     # the step with its lookahead. Empty: the model's own, always.
     varying_cached: list[int] = field(default_factory=list)
     varying_chunk: list[int] = field(default_factory=list)
+    frozen_blocks: int = -1  # so many first blocks of `initial`, and the stem, stay as they are; -1: all is trained
     keep_zeros: bool = False  # blocks of zeros in the weights of `initial` stay zero; see zeros.py
     recompute: bool = False  # of each block only its input is kept for the gradient: less memory, half more time
 
@@ -189,6 +191,15 @@ class Recipe:
         if self.training.keep_zeros and not self.initial:
             raise ValueError(
                 "training.keep_zeros is true and there is no initial checkpoint; allowed: false, or give one"
+            )
+        if not -1 <= self.training.frozen_blocks < self.config.encoder.layers:
+            raise ValueError(
+                f"training.frozen_blocks is {self.training.frozen_blocks}; allowed: -1 to "
+                f"{self.config.encoder.layers - 1}"
+            )
+        if self.training.frozen_blocks >= 0 and not self.initial:
+            raise ValueError(
+                "training.frozen_blocks is set and there is no initial checkpoint; allowed: -1, or give one"
             )
         if len(set(self.units)) != len(self.units):
             raise ValueError("a unit stands twice in the recipe")

@@ -1,0 +1,122 @@
+"""Teaching, from a set to a model that hears it: with tones for voices, so that it takes seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kouling import audio, recognizer
+from kouling.cli import main
+from tests.teach.conftest import spoken
+
+SET = """
+[[command]]
+name = "lamp_on"
+phrases = ["lamp on"]
+
+[[command]]
+name = "stop"
+phrases = ["please stop", "halt now"]
+"""
+
+
+def teach(folder: Path, text: str = SET, *more: str) -> int:
+    (folder / "set.toml").write_text(text, encoding="utf-8")
+    cache = str(folder / "cache")
+    return main(
+        ["teach", str(folder / "set.toml"), "-o", str(folder / "model"), "--voices", "tones", "--cache", cache, *more]
+    )
+
+
+def test_a_set_is_taught_and_the_model_knows_its_commands(tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert teach(tones, SET, "--epochs", "12", "--json", "--false-alarms-per-hour", "60") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["thresholds"]) == {"lamp_on", "stop"} and told["recall"] > 0.5
+    assert "synthetic voices" in told["rests_on"]
+    stream = recognizer.load(tones / "model")
+    assert [spec.name for spec in stream.command_set.commands] == ["lamp_on", "stop"]
+    heard = stream.accept(np.concatenate([np.zeros(8000, np.int16), spoken("lamp on", 130), np.zeros(16000, np.int16)]))
+    assert [command.name for command in heard + stream.finish()] == ["lamp_on"]
+    assert {path.name for path in (tones / "model").iterdir()} >= {
+        "model.safetensors",
+        "model.kouling",
+        "commands.toml",
+    }
+
+
+def test_an_interrupted_run_goes_on_and_comes_to_the_same(
+    tones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kouling.train.loop import Trainer
+
+    whole = Trainer.train_epoch
+
+    def interrupted(self: Trainer, *report: object) -> dict[str, float]:
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return whole(self, *report)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
+    assert teach(tones, SET, "--epochs", "2") == 130
+    assert "goes on from the last full epoch" in capsys.readouterr().err
+    assert not (tones / "model" / "model.kouling").exists()
+    monkeypatch.setattr(Trainer, "train_epoch", whole)
+    assert teach(tones, SET, "--epochs", "2") == 0
+    assert (tones / "model" / "model.kouling").exists()
+
+
+def test_recordings_are_learned_from_and_bad_ones_are_named(tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        path = tones / "mine" / "lamp_on" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio.write(path, spoken("lamp on", 150 + 20 * number) if number else np.zeros(16000, np.int16))
+    more = ("--epochs", "1", "--json", "--recordings", str(tones / "mine"))
+    assert teach(tones, SET, *more) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["recordings"] == {"lamp_on": 2}
+    assert "0.wav : silent" in " ".join(err.split())  # the terminal folds long lines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[command]]\nname = "a"\nphrases = ["a"]\n', "one short sound"),
+        (SET + '\n[[command]]\nname = "again"\nphrases = ["lampon"]\n', "sound the same"),
+        ("[[command]]\nname = 3\n", "name is 3"),
+        ("", "no commands"),
+    ],
+)
+def test_sets_that_cannot_be_taught_are_refused_in_one_line(
+    tones: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    assert teach(tones, text) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tones / "model" / "model.kouling").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda folder: None, "no such folder"),
+        (lambda folder: folder.mkdir(), "no recording in it"),
+        (lambda folder: (folder / "jump").mkdir(parents=True), "'jump' is no command"),
+    ],
+)
+def test_wrong_recordings_are_refused(tones: Path, capsys: pytest.CaptureFixture[str], make: object, said: str) -> None:
+    folder = tones / "mine"
+    make(folder)  # type: ignore[operator]
+    if (folder / "jump").is_dir():
+        audio.write(folder / "jump" / "1.wav", spoken("jump"))
+    assert teach(tones, SET, "--recordings", str(folder)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_a_synthesiser_the_error_says_how_to_get_one(tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tones / "set.toml").write_text(SET, encoding="utf-8")
+    for engine, said in (("piper", "pip install piper-tts"), ("nobody", "allowed: espeak-ng, flite")):
+        assert main(["teach", str(tones / "set.toml"), "-o", str(tones / "model"), "--voices", engine]) == 2
+        assert said in capsys.readouterr().err
