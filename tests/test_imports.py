@@ -19,7 +19,7 @@ SOURCE = Path(kouling.__file__).parent
 # The files and folders of the package, and what each may import of the others. Core first, bottom-up.
 GRAMMAR = {"spoken_numbers", "slot_types", "phrases", "grammar", "word_graph"}
 CORE = GRAMMAR | {"config", "audio", "features", "encoder", "commands"}
-CORE |= {"graph_search", "decoder", "checkpoint", "recognizer"}
+CORE |= {"graph_search", "decoder", "checkpoint", "recognizer", "rhino"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "audio": {"config"},
@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "grammar": {"spoken_numbers", "slot_types", "phrases"},
     "word_graph": {"spoken_numbers", "slot_types", "phrases"},
     "commands": GRAMMAR | {"config", "audio", "features"},
+    "rhino": {"spoken_numbers", "slot_types", "phrases", "grammar"},
     "graph_search": {"commands", "slot_types", "word_graph"},
     "decoder": {"config", "audio", "features", "commands", "graph_search"},
     "checkpoint": {"config", "audio", "features"},  # readable without knowing what can be said

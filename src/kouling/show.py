@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kouling.commands import Command
+from kouling.slot_types import Value
 
 if TYPE_CHECKING:
     from kouling.measure.accuracy import Evaluation
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from kouling.measure.thresholds import Calibration
     from kouling.teach.enrol import Enrolled
     from kouling.teach.run import Taught
+
+
+SURE = 0.9  # of what is in no doubt
 
 
 class _Console(Console):
@@ -42,9 +46,10 @@ errors = _Console(stderr=True, highlight=False)
 def command_json(file: str, command: Command) -> str:
     """One object a line, as the contract of `listen --json` has it."""
     fields = asdict(command)
-    name, slots = fields.pop("name"), fields.pop("slots")
+    name, slots, confidences = fields.pop("name"), fields.pop("slots"), fields.pop("slot_confidences")
     event = {"file": file, "command": name, **fields}
-    return json.dumps({**event, "slots": slots} if slots else event, ensure_ascii=False)
+    more = {"slots": slots, "slot_confidences": confidences} if slots else {}
+    return json.dumps({**event, **more}, ensure_ascii=False)
 
 
 def color_of(confidence: float) -> str:
@@ -89,9 +94,16 @@ def live(command: Command, number: int | None = None) -> None:
     bar = "▮" * round(command.confidence * 10)
     color = color_of(command.confidence)
     when = f"{command.start_s:7.2f} – {command.end_s:6.2f} s"
-    slots = "".join(f"  {key}={value}" for key, value in command.slots.items())
+    slots = escape("".join(map(slot, command.slots.items(), command.slot_confidences.values())))
     name = escape(f"{command.name:<14}")
     console.print(f"{called}  {when}   [bold]{name}[/] [{color}]{bar:<10}[/] {command.confidence:4.0%}{slots}")
+
+
+def slot(said: tuple[str, Value | list[Value]], confidence: float) -> str:
+    """A slot of an event; how sure it is only where it is in doubt."""
+    name, value = said
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"   {name}: {text}" + (f" ({confidence:.0%})" if confidence < SURE else "")
 
 
 def evaluation(result: Evaluation) -> None:

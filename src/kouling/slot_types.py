@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from typing import Any, Protocol
 
@@ -85,8 +85,12 @@ class Numbers:
         values = range(self.low, self.high + 1)
         return [way for value in values for way in spoken_numbers.number(value, self.language)]
 
-    def automaton(self) -> Automaton:
+    @cached_property
+    def _smallest(self) -> Automaton:
         return smallest(self.ways)
+
+    def automaton(self) -> Automaton:
+        return self._smallest
 
     def sample(self, rng: random.Random) -> tuple[str, Value]:
         # Half of them small: people say these more often, and all of their words are in them.
@@ -174,6 +178,7 @@ def smallest(ways: list[Way]) -> Automaton:
     return Automaton(tuple(arcs), frozenset(first - state for key, state in states.items() if (None, -1) in key))
 
 
+@cache
 def built_in(written: str, language: str) -> SlotType | None:
     """The type of a slot that needs no values, as number, number(0..100), digits(4); None where it is none.
 

@@ -71,10 +71,17 @@ class Builder:
         self.ends += made.last
 
     def graph(self) -> WordGraph:
-        before = tuple(tuple(sorted(nodes)) for nodes in self.before)
-        ends = (tuple(sorted(set(self.starts))), tuple(sorted(set(self.ends))))
-        rest = (tuple(self.slot), tuple(self.opens), tuple(self.piece), tuple(self.adds), tuple(self.slots.items()))
-        return WordGraph(tuple(self.unit), before, *ends, *rest)
+        return WordGraph(
+            unit=tuple(self.unit),
+            before=tuple(tuple(sorted(nodes)) for nodes in self.before),
+            starts=tuple(sorted(set(self.starts))),
+            ends=tuple(sorted(set(self.ends))),
+            slot=tuple(self.slot),
+            opens=tuple(self.opens),
+            piece=tuple(self.piece),
+            adds=tuple(self.adds),
+            slots=tuple(self.slots.items()),
+        )
 
     def _build(self, node: Node) -> _Piece:
         match node:
