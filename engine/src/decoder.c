@@ -49,8 +49,16 @@ static double confident(const decoder *d, double p) {
     return 1 / (1 + exp(-logit));
 }
 
+/* The node in its graph, or -1 where the candidate is one of the tree. */
+static int32_t inner_of(const decoder *d, const candidate *c) {
+    return c->node >= (int32_t)d->set.header->nodes ? c->node - (int32_t)d->set.header->nodes : -1;
+}
+
 static double confidence_of(const decoder *d, const candidate *c) {
-    return confident(d, (c->probability < 1.0 ? c->probability : 1.0) * c->alone);
+    double p = c->probability < 1.0 ? c->probability : 1.0;
+    /* A sentence of many words is no less sure than the least sure of them. */
+    if (inner_of(d, c) >= 0 && d->readings[c->reading].weakest > p) p = d->readings[c->reading].weakest;
+    return confident(d, p * c->alone);
 }
 
 /* Whether someone may still talk on, which a sure command behind this one is not. */
@@ -67,11 +75,6 @@ static candidate *open_at(decoder *d, int32_t node) {
     for (uint32_t i = 0; i < d->open_count; i++)
         if (d->open[i].node == node) return &d->open[i];
     return NULL;
-}
-
-/* The node in its graph, or -1 where the candidate is one of the tree. */
-static int32_t inner_of(const decoder *d, const candidate *c) {
-    return c->node >= (int32_t)d->set.header->nodes ? c->node - (int32_t)d->set.header->nodes : -1;
 }
 
 static int32_t command_of(const decoder *d, const candidate *c) {
@@ -208,7 +211,8 @@ static int unsettled(decoder *d, const candidate *c) {
     const command_set *set = &d->set;
     if (open_at(d, c->node)) return 0; /* said again: what may follow now follows that */
     const int32_t inner = inner_of(d, c);
-    if (inner >= 0) return graph_going_on(&d->search, inner, c->spike, d->frame) > 0.1;
+    if (inner >= 0)
+        return graph_going_on(&d->search, inner, c->spike, d->frame) > 0.1 * (c->probability < 1.0 ? c->probability : 1.0);
     const int32_t from = set->beyond_at[c->node], to = set->beyond_at[c->node + 1];
     if (from == to) return 0;
     double most = 0.0;

@@ -5,6 +5,7 @@
 
 #define SAME_FRAMES 4     /* in which a sentence that begins twice with the same unit is one */
 #define LEAST_FLOW 1e-4   /* of a path that is worth keeping */
+#define SURE_LINK 0.5     /* of a path that is preferred to a shorter one */
 
 void graph_reset(graph_search *s) {
     const uint32_t nodes = s->graph.header->nodes;
@@ -12,26 +13,33 @@ void graph_reset(graph_search *s) {
     memset(s->flow, 0, nodes * sizeof *s->flow);
     memset(s->path, 0, nodes * sizeof *s->path);
     for (uint32_t n = 0; n < nodes; n++) {
-        s->flow[n].base = 1.0;
+        s->flow[n].base = s->flow[n].kept = s->path[n].weakest = 1.0;
         s->flow[n].via = -1;
         s->path[n].born = -1 - SAME_FRAMES;
     }
 }
 
-/* What flows into a node, and from where most of it comes. */
+static double how_sure(const graph_flow *flow) {
+    const double share = flow->flow / fmax(flow->base, 1e-30);
+    return share < 1.0 ? share : 1.0;
+}
+
+/* What flows into a node, and by which path: of those whose every link is sure the longest, else the one by which most
+ * of it comes. A product of probabilities would favour what says least. */
 static void flow_in(graph_search *s, const graph_frame *f, uint32_t n) {
     const graph *g = &s->graph;
     graph_flow *own = &s->flow[n];
     const int32_t u = g->unit[n];
     double total = 0.0, ages = 0.0, most = 0.0;
-    int32_t via = -1;
+    int32_t via = -1, highest = 0;
     for (uint32_t i = g->before_at[n]; i < g->before_at[n + 1]; i++) {
         const int32_t before = g->before[i];
         const node_state *m = &s->mass[before];
         const double said = g->unit[before] == u ? 0.0 : m->said, arc = said + m->rest; /* a unit that follows itself needs a blank */
         total += arc;
         ages += said * m->said_age + m->rest * m->rest_age;
-        if (via < 0 || arc > most) most = arc, via = before;
+        const int32_t rank = s->flow[before].link >= SURE_LINK && arc > LEAST_FLOW ? s->path[before].depth : 0;
+        if (via < 0 || rank > highest || (rank == highest && arc > most)) highest = rank, most = arc, via = before;
     }
     const double reached = total < 1.0 ? total : 1.0; /* two readings of the same words would count twice */
     double fresh = 0.0;
@@ -39,7 +47,7 @@ static void flow_in(graph_search *s, const graph_frame *f, uint32_t n) {
     own->source = reached + fresh;
     own->enter = f->now[u] * own->source;
     own->enter_age = (ages * (reached / fmax(total, 1e-30)) + reached) / fmax(own->source, 1e-30);
-    own->next_via = most >= fresh ? via : -1;
+    own->next_via = highest > 0 || most >= fresh ? via : -1;
 }
 
 /* The recursion at a node, and whether its path is another from now on. */
@@ -62,21 +70,23 @@ static void flow_on(graph_search *s, const graph_frame *f, uint32_t n, double qu
                                    : (int64_t)f->frame - s->path[n].born > SAME_FRAMES;
 }
 
-static float how_sure(const graph_flow *flow) {
-    const double share = flow->flow / fmax(flow->base, 1e-30);
-    return share < 1.0 ? (float)share : 1.0f;
-}
-
-static void note(const graph_search *s, graph_path *path, int32_t node, float sure) {
+static void note(const graph_search *s, graph_path *path, int32_t node, double sure) {
     if (s->graph.slot[node] < 0 || path->count >= GRAPH_PATH) return;
     path->node[path->count] = node;
-    path->sure[path->count++] = sure;
+    path->sure[path->count++] = (float)sure;
 }
 
 void graph_advance(graph_search *s, const graph_frame *f) {
     const uint32_t nodes = s->graph.header->nodes;
-    const double silent = f->now[0] + (f->unknown ? s->graph.header->fillers * f->now[f->unknown] : 0.0);
+    const double fillers = s->graph.header->fillers, begun = f->before[f->unknown];
+    /* An unknown word has its price once, however many frames it takes. */
+    const double filler = f->unknown && fillers > 0.0 ? begun + (1.0 - begun) * fillers : 0.0;
+    const double silent = f->now[0] + filler * f->now[f->unknown];
     const double quiet = silent < 1.0 ? silent : 1.0;
+    for (uint32_t n = 0; n < nodes; n++) {
+        const double link = how_sure(&s->flow[n]) * s->flow[n].kept;
+        s->flow[n].link = link < s->path[n].weakest ? link : s->path[n].weakest;
+    }
     for (uint32_t n = 0; n < nodes; n++) flow_in(s, f, n);
     for (uint32_t n = 0; n < nodes; n++) flow_on(s, f, n, quiet);
     for (uint32_t n = nodes; n-- > 0;) { /* the later nodes first: they take the paths of earlier ones as they were */
@@ -89,14 +99,15 @@ void graph_advance(graph_search *s, const graph_frame *f) {
         }
         graph_path *path = &s->path[n];
         if (via >= 0) {
-            const float sure = how_sure(&s->flow[via]);
+            const double sure = how_sure(&s->flow[via]);
             own->via_born = s->path[via].born;
             if (via != (int32_t)n) *path = s->path[via];
             note(s, path, via, sure);
             path->depth++;
+            path->weakest = s->flow[via].link;
         } else {
             own->via_born = (int32_t)f->frame;
-            path->count = 0, path->depth = 1, path->first_unit = s->graph.unit[n];
+            path->count = 0, path->depth = 1, path->weakest = 1.0, path->first_unit = s->graph.unit[n];
         }
     }
     for (uint32_t n = 0; n < nodes; n++) {
@@ -104,6 +115,10 @@ void graph_advance(graph_search *s, const graph_frame *f) {
         if (own->taken == 1) {
             own->flow = 0.0, own->base = own->source, own->via = own->next_via;
             s->path[n].born = (int32_t)f->frame;
+            own->kept = 1.0;
+        } else {
+            const double kept = quiet + f->now[s->graph.unit[n]];
+            if (kept < 1.0) own->kept *= kept;
         }
         own->flow += own->enter;
     }
@@ -111,7 +126,9 @@ void graph_advance(graph_search *s, const graph_frame *f) {
 
 graph_path graph_reading(const graph_search *s, int32_t node) {
     graph_path path = s->path[node];
-    note(s, &path, node, how_sure(&s->flow[node]));
+    const double sure = how_sure(&s->flow[node]);
+    note(s, &path, node, sure);
+    if (sure < path.weakest) path.weakest = sure;
     return path;
 }
 
@@ -125,8 +142,8 @@ double graph_going_on(const graph_search *s, int32_t node, double spike, uint32_
     for (uint32_t n = from; n < to; n++) {
         const node_state *m = &s->mass[n];
         if (!(g->flags[n] & GRAPH_GOES_ON)) continue;
-        const double said = frame - m->said_age <= spike ? m->said : 0.0;
-        const double rest = frame - m->rest_age <= spike && frame - m->rest_gap >= spike - 1.0 ? m->rest : 0.0;
+        const double said = frame - m->said_age <= spike + 1.0 ? m->said : 0.0;
+        const double rest = frame - m->rest_age <= spike + 1.0 && frame - m->rest_gap >= spike - 1.0 ? m->rest : 0.0;
         if (said + rest > most) most = said + rest;
     }
     return most;

@@ -32,6 +32,7 @@ typedef struct {
     int32_t node[GRAPH_PATH];
     float sure[GRAPH_PATH];
     int32_t count, depth, first_unit, born;
+    double weakest; /* how sure the least sure link is, up to this node */
 } graph_path;
 
 typedef struct {
@@ -40,7 +41,8 @@ typedef struct {
 
 typedef struct {
     double enter, enter_age, source; /* of this frame */
-    double flow, base;               /* since the path came: what flowed in, what there was to flow */
+    double flow, base;               /* since the path came: what flowed in, what there was to flow, */
+    double kept, link;               /* how much was kept through silence since; how sure the least sure link is then */
     int32_t via, via_born;           /* by which node the path came, and since when that had its own */
     int32_t next_via, taken;         /* of this frame */
 } graph_flow;

@@ -28,7 +28,7 @@ MAX_SEQUENCES_PER_COMMAND = 2_000
 MAX_SEQUENCES_PER_SET = 20_000
 MAX_WORDS_PER_PHRASE = 32
 MAX_WORDS_LISTED = 40
-DEFAULT_FILLERS = 0.5
+DEFAULT_FILLERS = 0.7  # one unknown word between two words is let through, two are not
 MANDARIN_NUMBERS = "零一二三四五六七八九十百"
 
 

@@ -316,7 +316,8 @@ class Decoder:
             return False
         if self.graph and node >= len(self.tree.unit):
             inner = node - len(self.tree.unit)
-            return self.search.going_on(inner, candidate.spike, self.frame) > 0.1
+            likely = min(candidate.probability, 1.0)
+            return self.search.going_on(inner, candidate.spike, self.frame) > 0.1 * likely
         if node not in self.tree.beyond:
             return False
         alive = self.said + self.rest
@@ -331,7 +332,10 @@ class Decoder:
         return not any(self._confidence(other) >= self.config.sure for other in later)
 
     def _confidence(self, candidate: Candidate) -> float:
-        return self.config.confidence(min(candidate.probability, 1.0) * candidate.alone)
+        probability = min(candidate.probability, 1.0)
+        if candidate.reading:  # a sentence of many words is no less sure than the least sure of them
+            probability = max(probability, candidate.reading.weakest)
+        return self.config.confidence(probability * candidate.alone)
 
     def _event(self, candidate: Candidate, confidence: float) -> Command:
         node, slots = candidate.node, []

@@ -19,6 +19,7 @@ from kouling.slot_types import Value
 MOST_PATH = 24  # units of slots that a path remembers
 SAME_FRAMES = 4  # in which a sentence that begins twice with the same unit is one
 LEAST_FLOW = 1e-4  # of a path that is worth keeping
+SURE_LINK = 0.5  # of a path that is preferred to a shorter one
 MOST_SLOTS = 12  # values that an event has; KOULING_MAX_SLOTS
 
 Floats = NDArray[np.float64]
@@ -79,15 +80,19 @@ class SetGraph:
             total[self.reached] = np.add.reduceat(of_arcs, self.before_at[self.reached])
         return total
 
-    def largest(self, of_arcs: Floats) -> tuple[Floats, Ints]:
-        """Of each node's arcs the value, and the node it comes from, or -1; of equals the first."""
-        most, source = np.zeros(len(self.unit)), np.full(len(self.unit), -1)
+    def best(self, rank: Ints, of_arcs: Floats) -> tuple[Ints, Floats, Ints]:
+        """Of each node's arcs those of the highest rank, of these the largest, of equals the first: its rank, its
+        value, and the node it comes from, or -1."""
+        highest, most = np.zeros(len(self.unit), dtype=np.int64), np.zeros(len(self.unit))
+        source = np.full(len(self.unit), -1)
         if len(self.reached):
             at = self.before_at[self.reached]
-            most[self.reached] = np.maximum.reduceat(of_arcs, at)
-            places = np.where(of_arcs == most[self.after], np.arange(len(of_arcs)), len(of_arcs))
+            highest[self.reached] = np.maximum.reduceat(rank, at)
+            ranked = np.where(rank == highest[self.after], of_arcs, -1.0)
+            most[self.reached] = np.maximum.reduceat(ranked, at)
+            places = np.where(ranked == most[self.after], np.arange(len(ranked)), len(ranked))
             source[self.reached] = self.before[np.minimum.reduceat(places, at)]
-        return most, source
+        return highest, most, source
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Reading:
     born: int  # frame
     depth: int  # units
     first_unit: int
+    weakest: float  # how sure the least sure of them is
     path: tuple[tuple[int, float], ...]  # nodes of slots, and how sure the unit of each was
 
 
@@ -127,6 +133,10 @@ class GraphSearch:
         self.born: Ints = np.full(nodes, -1 - SAME_FRAMES)
         self.via: Ints = np.full(nodes, -1)
         self.via_born: Ints = np.zeros(nodes, dtype=np.int64)
+        # How much of it was kept through the silence behind this node's unit, and how sure the least sure link of the
+        # path is, up to this node.
+        self.kept: Floats = np.ones(nodes)
+        self.weakest: Floats = np.ones(nodes)
         self.depth: Ints = np.zeros(nodes, dtype=np.int64)
         self.first: Ints = np.zeros(nodes, dtype=np.int64)
         self.count: Ints = np.zeros(nodes, dtype=np.int64)
@@ -162,20 +172,27 @@ class GraphSearch:
         rest_gap = self.rest * self.rest_gap / safe + 1.0
         alive = (rest_gap <= self.max_gap) & (rest_age <= self.max_frames)
         self.said_age = (enter * enter_age + stay * (self.said_age + 1.0)) / np.maximum(enter + stay, 1e-30)
-        quiet = probabilities[0] + self.fillers * probabilities[self.unknown]
-        self.rest = np.where(alive, min(float(quiet), 1.0) * mass, 0.0)
+        # An unknown word has its price once, however many frames it takes.
+        going_on = float(before[self.unknown])
+        filler = going_on + (1.0 - going_on) * self.fillers if self.fillers else 0.0
+        quiet = min(float(probabilities[0] + filler * probabilities[self.unknown]), 1.0)
+        self.rest = np.where(alive, quiet * mass, 0.0)
         self.said, self.rest_age, self.rest_gap = said, rest_age, rest_gap
-        self._follow(arcs, fresh, source, enter, enter > np.maximum(stay + self.rest, LEAST_FLOW), frame)
+        taken = self._follow(arcs, fresh, source, enter, enter > np.maximum(stay + self.rest, LEAST_FLOW), frame)
+        self.kept = np.where(taken, 1.0, self.kept * np.minimum(quiet + unit, 1.0))
         ends = np.flatnonzero((enter > 1e-3) & graph.ends)
         return [(int(node), float(enter[node]), float(enter_age[node])) for node in ends]
 
     def _follow(
         self, arcs: Floats, fresh: Floats, source: Floats, enter: Floats, taken: NDArray[np.bool_], frame: int
-    ) -> None:
-        """Where more flows in than was there, the path is the one by which most of that came."""
+    ) -> NDArray[np.bool_]:
+        """Where more flows in than was there, the path is another: of those whose every link is sure the longest, else
+        the one by which most of it came. A product of probabilities would favour what says least."""
         graph = self.graph
-        most, via = graph.largest(arcs)
-        via = np.where(most >= fresh, via, -1)
+        link = np.minimum(self.weakest, self.how_sure(np.arange(len(fresh))) * self.kept)
+        sure_ones = (link[graph.before] >= SURE_LINK) & (arcs > LEAST_FLOW)
+        rank, most, via = graph.best(np.where(sure_ones, self.depth[graph.before], 0), arcs)
+        via = np.where((rank > 0) | (most >= fresh), via, -1)
         via_born = np.where(via >= 0, self.born[via], frame)
         # A unit that is said in several frames comes by the same path in all of them.
         taken &= (via != self.via) | np.where(via >= 0, via_born != self.via_born, frame - self.born > SAME_FRAMES)
@@ -190,13 +207,14 @@ class GraphSearch:
         sure[noted, count[noted]] = self.how_sure(earlier[noted])
         depth, first = self.depth[earlier] + 1, self.first[earlier]
         self.path[nodes], self.sure[nodes], self.count[nodes] = path, sure, count + noted
-        self.depth[nodes], self.first[nodes] = depth, first
+        self.depth[nodes], self.first[nodes], self.weakest[nodes] = depth, first, link[earlier]
         anew = np.flatnonzero(taken & (via < 0))
-        self.depth[anew], self.first[anew], self.count[anew] = 1, graph.unit[anew], 0
+        self.depth[anew], self.first[anew], self.weakest[anew], self.count[anew] = 1, graph.unit[anew], 1.0, 0
         self.flow = np.where(taken, 0.0, self.flow) + enter
         self.base = np.where(taken, source, self.base)
         self.born, self.via = np.where(taken, frame, self.born), np.where(taken, via, self.via)
         self.via_born = np.where(taken, via_born, self.via_born)
+        return taken
 
     def how_sure(self, nodes: Ints) -> Floats:
         """Of the probability that there was before each node, how much has flowed into it."""
@@ -205,17 +223,19 @@ class GraphSearch:
     def reading(self, node: int) -> Reading:
         count = int(self.count[node])
         path = [*zip(self.path[node, :count].tolist(), self.sure[node, :count].tolist(), strict=True)]
+        sure = float(self.how_sure(np.array([node]))[0])
         if self.graph.slot[node] >= 0 and count < MOST_PATH:
-            path.append((node, float(np.float32(self.how_sure(np.array([node]))[0]))))
-        return Reading(int(self.born[node]), int(self.depth[node]), int(self.first[node]), tuple(path))
+            path.append((node, float(np.float32(sure))))
+        weakest = min(float(self.weakest[node]), sure)
+        return Reading(int(self.born[node]), int(self.depth[node]), int(self.first[node]), weakest, tuple(path))
 
     def going_on(self, node: int, spike: float, frame: int) -> float:
         """The largest probability of a node from which the sentence at this one may go on: of the same command, begun
         no later than the spike that this one had, with its last unit no earlier. The same words may be elsewhere in the
         graph too, as "two" where "two hundred" begins."""
         nodes = self.graph.range[int(self.graph.command[node])]
-        said = np.where(frame - self.said_age[nodes] <= spike, self.said[nodes], 0.0)
-        resting = (frame - self.rest_age[nodes] <= spike) & (frame - self.rest_gap[nodes] >= spike - 1.0)
+        said = np.where(frame - self.said_age[nodes] <= spike + 1.0, self.said[nodes], 0.0)
+        resting = (frame - self.rest_age[nodes] <= spike + 1.0) & (frame - self.rest_gap[nodes] >= spike - 1.0)
         alive = said + np.where(resting, self.rest[nodes], 0.0)
         return float(np.where(self.graph.goes_on[nodes], alive, 0.0).max())
 

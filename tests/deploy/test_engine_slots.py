@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kouling import commands, grammar
+from kouling import checkpoint, commands, grammar
 from kouling.commands import BLANK, UNKNOWN, Command
 from kouling.deploy import engine, model_file
 from kouling.deploy.engine import Engine
+from kouling.measure import arena
 from kouling.recognizer import decoder_of
 from tests.shapes import SMALL_ENCODER, save_random
 
@@ -125,9 +126,19 @@ def test_a_set_without_slots_is_packed_as_it_always_was(model: Engine) -> None:
         assert struct.unpack_from("<I", packed, 8) == (version,)
 
 
-def test_a_model_may_bring_a_set_with_slots(model: Engine, tmp_path: Path) -> None:
-    from kouling import checkpoint
+def test_the_plan_of_a_stream_accounts_for_every_byte_of_graphs(tmp_path: Path) -> None:
+    save_random(tmp_path / "model.safetensors", SMALL_ENCODER, UNITS)
+    info, tensors = checkpoint.load(tmp_path / "model.safetensors")
+    rest = []
+    for table in ({"command": [{"name": "stop"}]}, SET):
+        file = model_file.pack(info, tensors, commands.parse(table, UNITS, "set"))
+        (tmp_path / "m.kouling").write_bytes(file)
+        plan = arena.plan(file, info, 8, Engine(tmp_path / "m.kouling").stream(1, None).size, 1)
+        rest += [buffer.bytes for buffer in plan.buffers if buffer.role == "stream and its samples"]
+    assert rest[0] == rest[1]
 
+
+def test_a_model_may_bring_a_set_with_slots(model: Engine, tmp_path: Path) -> None:
     save_random(tmp_path / "model.safetensors", SMALL_ENCODER, UNITS)
     info, tensors = checkpoint.load(tmp_path / "model.safetensors")
     chosen = commands.parse(SET, UNITS, "set")

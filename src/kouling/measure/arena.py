@@ -18,6 +18,9 @@ TAPS_AT = 116  # and the file the convolutions' taps
 HALF_BYTES = 2  # of a bfloat16
 NODE_BYTES, CANDIDATE_BYTES, DOUBLE_BYTES, POINTER_BYTES = 40, 48, 8, 8  # node_state and candidate of decoder.h
 WAITING, WAITED = 64, 16  # DECODER_WAITING, DECODER_WAITED
+FLOW_BYTES, PATH_BYTES, SLOT_BYTES = 72, 216, 48  # graph_flow, graph_path and kouling_slot
+GRAPH_OPEN, SLOTS = 128, 96  # DECODER_GRAPH_OPEN, DECODER_SLOTS
+GRAPH_ENDS = 2  # a flag of a node
 SCRATCH = {  # which scratch buffers hold something in which part of a step
     "patch": ("window, then positions", "int8 inputs"),
     "deepen": ("positions", "convolved", "int8 inputs"),
@@ -111,12 +114,25 @@ def _arena(file: bytes, info: ModelInfo, most: int) -> tuple[dict[str, int], dic
 def _decoder_bytes(file: bytes) -> int:
     """Of the command set inside the model; its header is in decoder.h."""
     (at,) = struct.unpack_from("<I", file, 92)
-    nodes, names, units, _, _, _, isolation = struct.unpack_from("<7I", file, at + 20)
+    nodes, names, units, _, _, _, isolation, _, _, graph_at = struct.unpack_from("<10I", file, at + 20)
     commands = struct.unpack_from(f"<{nodes}i", file, at + 128 + 2 * _aligned(4 * nodes))
     ends = sum(command >= 0 for command in commands[1:])
+    graph_nodes, graph_ends = _graph_size(file, at + graph_at) if graph_at else (0, 0)
+    ends += min(graph_ends, GRAPH_OPEN)
+    waiting = min(ends + WAITED, WAITING) + 1
     doubles = sum(_aligned(DOUBLE_BYTES * count) for count in (units, units, isolation, names))
-    candidates = sum(_aligned(CANDIDATE_BYTES * count) for count in (ends, min(ends + WAITED, WAITING) + 1))
-    return _aligned(NODE_BYTES * nodes) + doubles + candidates
+    candidates = sum(_aligned(CANDIDATE_BYTES * count) for count in (ends, waiting))
+    graphs = sum(_aligned(each * graph_nodes) for each in (NODE_BYTES, FLOW_BYTES, PATH_BYTES))
+    if graph_at:
+        graphs += _aligned(PATH_BYTES * (ends + waiting)) + _aligned(ends + waiting) + _aligned(SLOT_BYTES * SLOTS)
+    return _aligned(NODE_BYTES * nodes) + doubles + candidates + graphs
+
+
+def _graph_size(file: bytes, at: int) -> tuple[int, int]:
+    """Nodes, and how many of them end a sentence; the header is in graph.h."""
+    (nodes,) = struct.unpack_from("<I", file, at)
+    flags = file[at + ALIGN + 4 * _aligned(4 * nodes) :][:nodes]
+    return nodes, sum(bool(flag & GRAPH_ENDS) for flag in flags)
 
 
 def _operations(info: ModelInfo, walk: Walk, weights: dict[tuple[int, str], int]) -> tuple[Operation, ...]:
