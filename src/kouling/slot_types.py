@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from kouling import phrases, spoken_numbers
-from kouling.spoken_numbers import MOST_DIGITS, MOST_NUMBER, Said, Way
+from kouling.spoken_numbers import LANGUAGES, MOST_DIGITS, MOST_NUMBER, Said, Way
 
 BUILT_IN = ("number", "digit", "digits")
 MAX_WAYS = 200  # to say one value
@@ -190,6 +190,10 @@ def built_in(written: str, language: str) -> SlotType | None:
         if kind in BUILT_IN:
             raise ValueError(f"{written!r} is no {kind}; allowed: {kind}, number(0..100), digits(4), digits(4..6)")
         return None
+    spoken = {"cmn": "zh"}.get(language.partition("-")[0], language.partition("-")[0])
+    if spoken not in LANGUAGES:
+        raise ValueError(f"{written!r} is not known in the language {language!r}; allowed: {', '.join(LANGUAGES)}")
+    language = spoken
     kind, low, high = match.groups()
     if kind == "number":
         if low and not high:

@@ -12,13 +12,15 @@ from kouling.checkpoint import write_whole
 from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "c-array")  # targets whose export is a single file
-BUNDLES = ("onnx", "litert", "openvino", "executorch", "ethos-u")  # or a folder; onnx is a file where the output ends in .onnx
+# Or a folder; onnx is a file where the output ends in .onnx.
+BUNDLES = ("onnx", "litert", "openvino", "executorch", "ethos-u")
 
 
 def add(verbs: Any) -> None:
-    send = verb(verbs, "export", run, "write a trained model for another runtime")
-    send.add_argument("model", metavar="MODEL", help="installed name, folder, or model.safetensors")
-    send.add_argument("--target", required=True, choices=[*FILES, *BUNDLES])
+    send = verb(verbs, "export", run, "write a trained model for another runtime, or a command set for the engine")
+    send.add_argument("model", metavar="MODEL|SET", help="installed name, folder, model.safetensors; or a set, TOML")
+    send.add_argument("--target", choices=[*FILES, *BUNDLES], help="needed for a model; a set is for the engine")
+    send.add_argument("--model", dest="words_of", metavar="M", help="SET: of which model the words are")
     send.add_argument("--commands", type=Path, metavar="SET", help="engine: what to listen for; every word if left out")
     send.add_argument(
         "--weights",
@@ -56,6 +58,10 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.model.endswith(".toml"):
+        return _set(options)
+    if options.target is None:
+        raise ValueError(f"--target is missing; allowed: {', '.join([*FILES, *BUNDLES])}")
     refuse_strangers(options)
     try:
         path = checkpoint_of(options.model)
@@ -72,6 +78,7 @@ def refuse_strangers(options: argparse.Namespace) -> None:
     """Raises: ValueError where an option does not go with the target."""
     folders = tuple(target for target in BUNDLES if target != "onnx" or _is_bundle(options))
     own = {
+        "words_of": (),
         "commands": ("engine", "c-array"),
         "weights": ("engine", "c-array"),
         "state": ("engine", "c-array"),
@@ -84,9 +91,28 @@ def refuse_strangers(options: argparse.Namespace) -> None:
     }
     for name, targets in own.items():
         if getattr(options, name) and options.target not in targets:
+            if not targets:
+                raise ValueError("--model goes with a command set, SET.toml")
             raise ValueError(
                 f"--{name.replace('_', '-')} goes with --target {' or '.join(targets)}, not with {options.target}"
             )
+
+
+def _set(options: argparse.Namespace) -> int:
+    """A command set by itself, compiled for a model that is in the engine already."""
+    from kouling import commands, recognizer
+    from kouling.deploy import model_file
+
+    others = ("commands", "weights", "state", "scheme", "recordings", "frames", "accelerator", "levels")
+    for name in (each for each in others if getattr(options, each)):
+        raise ValueError(f"--{name} goes with a model, not with a command set")
+    if options.target not in (None, "engine"):
+        raise ValueError(f"--target {options.target} of a command set; allowed: engine")
+    if options.words_of is None:
+        raise ValueError(f"--model is missing; needed: the model for which {options.model} is compiled")
+    info = recognizer.load_runner(options.words_of).info
+    write_whole(options.output, model_file.pack_commands(info, commands.load(options.model, info.units)))
+    return DONE
 
 
 def _file(options: argparse.Namespace, path: Path) -> int:
