@@ -604,6 +604,58 @@ def test_export_says_nothing_where_all_is_well(tiny_model: Path) -> None:
     assert (tiny_model / "export.txt").read_text() == ""
 
 
+# Slots
+
+TONES_WITH_SLOTS = """
+[slots]
+pitch = ["low", "middle", "high"]
+[[command]]
+name = "play"
+phrases = ["{from:pitch} {to:pitch}"]
+"""
+CONTEXT = (
+    "context:\n  expressions:\n    play:\n      - play $pitch:tone\n  slots:\n    pitch:\n      - low\n      - high\n"
+)
+
+
+@pytest.mark.usefixtures("fake")
+def test_slots_are_values_beside_their_confidences(run: Run, recording: Path, tmp_path: Path) -> None:
+    (tmp_path / "set.toml").write_text(TONES_WITH_SLOTS)
+    (line,) = run("listen", recording, "--commands", "set.toml", "--json").lines
+    assert line["slots"] == {"from": "low", "to": "high"} and list(line["slot_confidences"]) == ["from", "to"]
+    assert all(0.9 < confidence <= 1 for confidence in line["slot_confidences"].values())
+    shown = run("listen", recording, "--commands", "set.toml").out
+    assert "from: low" in shown and "to: high" in shown
+
+
+def test_a_slot_in_doubt_says_how_sure_it_is() -> None:
+    said = {"n": 20, "drinks": ["latte", "mocha"]}
+    assert list(map(show.slot, said.items(), (0.99, 0.7))) == ["   n: 20", "   drinks: latte, mocha (70%)"]
+
+
+def test_a_context_of_rhino_is_imported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "context.yaml").write_text(CONTEXT)
+    assert run("import", "rhino", "context.yaml", "-o", "set.toml").status == 0
+    assert 'phrases = ["play {tone:pitch}"]' in (tmp_path / "set.toml").read_text()
+    (tmp_path / "context.yaml").write_text(CONTEXT.replace("$pitch", "$pich"))
+    outcome = run("import", "rhino", "context.yaml", "-o", "other.toml")
+    assert (outcome.status, outcome.out) == (2, "") and not (tmp_path / "other.toml").exists()
+    assert outcome.complaint == "context.yaml: line 4: there is no slot $pich; allowed: $pitch"
+    assert run("import", "rhino", "none.yaml", "-o", "x.toml").complaint == "none.yaml: no such file"
+    assert run("import", "snips", "context.yaml", "-o", "x.toml").status == 2
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_set_is_compiled_by_itself(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "set.toml").write_text(TONES_WITH_SLOTS)
+    assert run("export", "set.toml", "--model", "tones", "-o", "set.words").status == 0
+    assert (tmp_path / "set.words").read_bytes().startswith(b"KLWORDS\0\2\0\0\0")
+    assert "--model is missing" in run("export", "set.toml", "-o", "x").complaint
+    assert "--target onnx of a command set" in run("export", "set.toml", "--target", "onnx", "-o", "x").complaint
+    assert "--weights goes with a model" in run("export", "set.toml", "--weights", "int4", "-o", "x").complaint
+    assert "--target is missing; allowed: engine" in run("export", "en-small", "-o", "x").complaint
+
+
 # The program
 
 

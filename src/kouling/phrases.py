@@ -180,7 +180,7 @@ def _group(tokens: deque[_Token], bracket: str) -> Node:
         raise ValueError(f"'|' and '&' stand in one bracket at column {max(marks.values())}; allowed: inner brackets")
     if "&" in marks:
         if len(rows) > MAX_ANY_ORDER:
-            raise ValueError(f"{len(rows)} members in any order at column {column}; allowed: {MAX_ANY_ORDER} or fewer")
+            raise ValueError(f"{len(rows)} members in any order; allowed: {MAX_ANY_ORDER} or fewer")
         return AnyOrder(tuple(rows), bracket == "(")
     return Choice((*rows, NOTHING)) if bracket == "[" else rows[0] if len(rows) == 1 else Choice(tuple(rows))
 
@@ -203,15 +203,13 @@ def _row(tokens: deque[_Token]) -> Row:
                     node = node.options[0] if len(node.options) == 2 else Choice(node.options[:-1])
                 node = Choice((Repeat(node), NOTHING)) if often else Repeat(node)
             parts.append(node)
-        elif token.text[0] == "{":
+        else:  # a slot
             name, colon, kind = token.text[1:-1].partition(":")
             kind = (kind if colon else name).strip()
             name = name.partition("(")[0].strip()
             if not name or not kind:
                 raise ValueError(f"{token.text!r} at column {token.column} names no slot; needed: {{slot}}")
             parts.append(Slot(name, kind))
-        else:
-            raise ValueError(f"{token.text!r} at column {token.column} repeats nothing; needed: once behind a bracket")
 
 
 def can_be_empty(node: Node, spaces: bool = True) -> bool:
