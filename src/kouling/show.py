@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kouling.measure.mining import Mined
     from kouling.measure.stream import StreamResult
     from kouling.measure.thresholds import Calibration
-    from kouling.teach.enrol import Enrolled
     from kouling.teach.run import Taught
 
 
@@ -170,18 +169,6 @@ def mined(result: Mined, output: Path) -> None:
     console.print(
         f"[bold]{len(result.events)}[/] false alarms in {result.seconds / 3600:.2f} h of {result.recordings} recordings"
         f"{before}; in {escape(str(output))}"
-    )
-
-
-def enrolled(result: Enrolled) -> None:
-    """What was enrolled, and what it rests on."""
-    console.print(
-        f"[bold]{escape(result.name)}[/] from {result.recordings} recordings: {len(result.phrases)} spellings, "
-        f"as {escape(result.phrases[0])}; threshold {result.threshold:g}"
-    )
-    console.print(
-        f"{result.heard} of these {result.recordings} recordings are heard at it, and there are {result.alarms} false "
-        f"alarms in {60 * result.hours:.0f} minutes of speech; new recordings are harder to hear"
     )
 
 

@@ -431,7 +431,9 @@ def test_frozen_blocks_stay_as_they_were_and_the_rest_learns(
     trainer = train(initial=[str(path)], training={"frozen_blocks": 1, "epochs": 1})
     trainer.run()
     before, after = old.state_dict(), trainer.weights()
-    changed = {k for k, v in after.items() if not k.startswith("head.") and not np.allclose(v, before[k].half().numpy())}
+    changed = {
+        k for k, v in after.items() if not k.startswith("head.") and not np.allclose(v, before[k].half().numpy())
+    }
     assert not any(key.startswith(("stem.", "blocks.0.")) for key in changed)
     assert any(key.startswith("blocks.1.") for key in changed)
     with pytest.raises(ValueError, match="frozen_blocks is 2; allowed: -1 to 1"):

@@ -13,7 +13,6 @@ from kouling.cli import (
     calibrate,
     compare,
     compress,
-    enrol,
     evaluate,
     export,
     import_,

@@ -1,4 +1,4 @@
-"""Own commands: models from text (`kouling teach`), and commands from a few recordings (`kouling enrol`)."""
+"""Own commands: models from text (`kouling teach`)."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ CLIPS = 5000  # of phrases, shared out among them
 LONG = 4  # phones of a word that may be mistaken for another one
 FEWEST, MOST = 60, 500  # voices that say one phrase
 VALID_PERCENT = 12
-START = {"en": "en-phones"}
+START = {"en": "en-commands", "zh": "zh-commands"}
 
 
 @dataclass(frozen=True)

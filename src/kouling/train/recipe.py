@@ -89,6 +89,7 @@ class Mix:
     noise_percent: float = 12.0  # noise alone, at any volume, in scenes of its own: no unit at all
     pause_percent: float = 6.0  # slots among words in which nothing is said
     speech_percent: float = 8.0  # slots of running speech: anything but a unit
+    most_per_word: int = 0  # clips of one word in an epoch, at most; 0: all
     balance: float = 0.5  # 0: words as often as they are recorded, 1: all words equally often
     alike: list[str] = field(
         default_factory=list

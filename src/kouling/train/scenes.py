@@ -134,6 +134,7 @@ class SceneMaker:
         slots: list[Slot] = []
         for unit, clips in self.words.items():
             wanted = len(clips) * (most / len(clips)) ** mix.balance
+            wanted = min(wanted, mix.most_per_word or wanted)
             weights = np.array([weight for *_, weight in clips])
             chosen = draw_evenly(rng, weights * (wanted / len(clips)))
             slots += [Slot(clips[i][0], clips[i][1], unit) for i in chosen]
