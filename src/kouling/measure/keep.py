@@ -46,7 +46,7 @@ class Keeper:
         return len(self._events)
 
     def answer(self, line: str) -> str:
-        """What a line that was typed keeps, in words. Raises: ValueError for one that means nothing, saying what does."""
+        """What a line that was typed keeps, in words. Raises: ValueError for one that means nothing, and what does."""
         first, _, name = line.strip().partition(" ")
         name = name.strip()
         if name and name not in self.names:
