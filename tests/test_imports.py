@@ -40,8 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": CORE | {"_engine"},  # the C engine, which may be missing
     "train": CORE | {"measure", "deploy"},  # deploy, because a run ends with the export of what it trained
     "compress": CORE | {"measure", "deploy", "train"},
+    "teach": CORE | {"measure", "deploy", "train"},
     "show": CORE - {"encoder"} | {"measure"},  # what the command line prints
-    "cli": CORE | {"measure", "deploy", "train", "compress", "show", "__init__"},  # __init__: the version
+    "cli": CORE | {"measure", "deploy", "train", "compress", "teach", "show", "__init__"},  # __init__: the version
     "__init__": CORE - {"encoder"},
     "__main__": {"cli"},
 }
@@ -50,7 +51,7 @@ ALLOWED_INSIDE_FUNCTIONS: dict[str, set[str]] = {
     "recognizer": {"deploy"},  # `load` makes the runner that fits the model's file
 }
 # Not at the top of a file of cli/: each command imports what it needs when it runs.
-HEAVY = {"encoder", "measure", "deploy", "train", "compress"}
+HEAVY = {"encoder", "measure", "deploy", "train", "compress", "teach"}
 # Packages of the extras: a plain `pip install kouling` has none of them.
 OPTIONAL = {"torch", "scipy", "pyroomacoustics", "matplotlib", "onnx", "onnxscript", "onnxruntime", "sounddevice"}
 FILES = sorted(SOURCE.rglob("*.py"))
