@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 from kouling import audio, recognizer, show
 from kouling.cli.options import DONE, WRONG_INPUT, add_model, complain, verb, writable_folder
 from kouling.commands import Command
-from kouling.measure import detection
-from kouling.measure.keep import HELP, Keeper
 from kouling.recognizer import Recognizer
 
 NEARLY = 0.1  # confidence from which something below its threshold is shown
@@ -75,6 +73,9 @@ def recording(heard_by: Recognizer, file: str, as_json: bool) -> None:
 
 def watched(model: str, heard_by: Recognizer, blocks: Iterable[NDArray[np.int16]], keep: Path | None) -> int:
     """The microphone, with what was nearly heard too; with `keep`, its user may say what was wrong."""
+    from kouling.measure import detection
+    from kouling.measure.keep import HELP, Keeper
+
     chosen = heard_by.command_set
     names = tuple(spec.name for spec in chosen.commands)
     lower = detection.recognizer_with(recognizer.load_runner(model), chosen, NEARLY)
