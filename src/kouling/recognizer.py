@@ -132,6 +132,11 @@ def own_commands(info: ModelInfo) -> CommandSet:
     return commands.every_unit(info.units)
 
 
+def chosen_commands(info: ModelInfo, command_set: str | Path | None) -> CommandSet:
+    """The set of a TOML file, or the model's own where none is given. Raises: ValueError as `commands.load`."""
+    return commands.load(command_set, info.units) if command_set else own_commands(info)
+
+
 def decoder_of(info: ModelInfo, command_set: CommandSet) -> Decoder:
     """The decoder of a model's stream. Raises: ValueError as `overlay_decoder`."""
     config = info.config

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kouling import audio, commands, recognizer, show
+from kouling import audio, recognizer, show
 from kouling.cli.options import DONE, add_model, complain, interruptible, tell_skipped, verb, writable_folder
 
 
@@ -97,8 +97,7 @@ def report_on(options: argparse.Namespace) -> int:
     if given:
         raise ValueError(f"--report and {given[0]} exclude one another; the report has noise, gain and false alarms")
     runner = recognizer.load_runner(options.model)
-    units = runner.info.units
-    chosen = commands.load(options.commands, units) if options.commands else recognizer.own_commands(runner.info)
+    chosen = recognizer.chosen_commands(runner.info, options.commands)
     pictures.figure()  # whether matplotlib is there; found out, like the folder, before long work begins
     writable_folder(options.report)
     folders = options.folder, options.speech, options.noise

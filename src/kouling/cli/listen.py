@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import audio, recognizer, show
+from kouling import audio, commands, recognizer, show
 from kouling.cli.options import DONE, WRONG_INPUT, add_model, complain, verb, writable_folder
 from kouling.commands import Command
-from kouling.recognizer import Recognizer
+from kouling.recognizer import Engine, Recognizer, Runner
 
 NEARLY = 0.1  # confidence from which something below its threshold is shown
 
@@ -37,9 +37,11 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("nothing to listen to, or both; give files, or - for stdin, or --mic")
     if options.keep and (not options.mic or options.json):
         raise ValueError("--keep goes with --mic, and not with --json: what was heard is numbered on the terminal")
-    heard_by = recognizer.load(options.model, options.commands)
+    runner = recognizer.load_runner(options.model)
+    chosen = commands.load(options.commands, runner.info.units) if options.commands else None
+    heard_by = recognizer.recognizer_of(runner, chosen)
     if options.mic and not options.json:
-        return watched(options.model, heard_by, audio.microphone(), options.keep)
+        return watched(runner, heard_by, audio.microphone(), options.keep)
     if options.mic:
         return live(heard_by, "microphone", audio.microphone(), options.json)
     status = DONE
@@ -71,14 +73,16 @@ def recording(heard_by: Recognizer, file: str, as_json: bool) -> None:
         show.timeline(file, heard, samples / audio.SAMPLE_RATE_HZ)
 
 
-def watched(model: str, heard_by: Recognizer, blocks: Iterable[NDArray[np.int16]], keep: Path | None) -> int:
+def watched(
+    runner: Runner | Engine, heard_by: Recognizer, blocks: Iterable[NDArray[np.int16]], keep: Path | None
+) -> int:
     """The microphone, with what was nearly heard too; with `keep`, its user may say what was wrong."""
     from kouling.measure import detection
     from kouling.measure.keep import HELP, Keeper
 
     chosen = heard_by.command_set
     names = tuple(spec.name for spec in chosen.commands)
-    lower = detection.recognizer_with(recognizer.load_runner(model), chosen, NEARLY)
+    lower = detection.recognizer_with(runner, chosen, NEARLY)
     keeper = Keeper(writable_folder(keep) if keep else Path(), names)
     typed: queue.SimpleQueue[str] = queue.SimpleQueue()
     if keep and sys.stdin is not None:

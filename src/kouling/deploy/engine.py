@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import checkpoint, commands
+from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import Command, CommandSet, joined
 from kouling.deploy import model_file
-from kouling.recognizer import Recognizer, as_int16, own_commands
+from kouling.recognizer import Recognizer, as_int16, chosen_commands, own_commands
 from kouling.slot_types import Value
 
 LIVE, FILE = 1, 16  # KOULING_LIVE, KOULING_FILE: encoder frames computed at once
@@ -106,5 +106,5 @@ def export(
     runs, or there are no scales; OSError where the file cannot be written.
     """
     info, tensors = checkpoint.load(checkpoint_path)
-    chosen = commands.load(command_set, info.units) if command_set else own_commands(info)
+    chosen = chosen_commands(info, command_set)
     checkpoint.write_whole(output, model_file.pack(info, tensors, chosen, weights, state))

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from kouling import audio, commands, recognizer
+from kouling import audio, recognizer
 from kouling.audio import SAMPLE_RATE_HZ, AudioError
 from kouling.commands import Command
 from kouling.measure.detection import recognizer_with, thresholds_of
@@ -56,8 +56,7 @@ class Miner:
         if confidence is not None and not 0 < confidence <= 1:
             raise ValueError(f"--confidence {confidence}; allowed: above 0, at most 1")
         runner = recognizer.load_runner(model)
-        units = runner.info.units
-        chosen = commands.load(command_set, units) if command_set else recognizer.own_commands(runner.info)
+        chosen = recognizer.chosen_commands(runner.info, command_set)
         thresholds = thresholds_of(runner.info, chosen) if confidence is None else confidence
         self.recognizer = recognizer_with(runner, chosen, thresholds)
         # What was heard by another model, or for other commands, is worth hearing again.

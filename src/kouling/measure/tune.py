@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import audio, checkpoint, commands, recognizer
+from kouling import audio, checkpoint, recognizer
 from kouling.audio import SAMPLE_RATE_HZ
 from kouling.checkpoint import ModelInfo
 from kouling.commands import CommandSet
@@ -110,9 +110,7 @@ class Study:
     ) -> None:
         """Raises: ValueError where the model, the data or every one of the settings is unusable."""
         self.info, self.weights = checkpoint.load(checkpoint_of(model))
-        self.command_set = (
-            commands.load(command_set, self.info.units) if command_set else recognizer.own_commands(self.info)
-        )
+        self.command_set = recognizer.chosen_commands(self.info, command_set)
         self.recordings = order(data, self.command_set)
         self.there = len(self.recordings)
         self.recordings = self.recordings[:QUICK_CLIPS] if quick else self.recordings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,11 +63,11 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
         spoken += [(word, way, each) for word in units for way in ways_to_say(word, commands)]
     many = max(400 // len(units), 3) if by_phrase else 4
     wrong: list[tuple[str, str, int]] = []
-    for unit in units:
+    for unit, phones in zip(units, neighbours.phones_of(units, language), strict=True):
         if by_phrase:
             near = neighbours.must_not_fire(unit, units, language, rng, 30)
             wrong += [("unknown", text, min(many, 4) if "[[" in text else min(many, 8)) for text in near]
-        elif len(neighbours.phones_of([unit], language)[0]) >= LONG:  # a grammar itself tells short words apart
+        elif len(phones) >= LONG:  # a grammar itself tells short words apart
             wrong += [("unknown", text, 3) for text in neighbours.near_words(unit, language, 4) if text not in units]
     others = [word for word in neighbours.common_words(language) if word not in set(units)]
     rng.shuffle(others)
@@ -76,9 +77,8 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     if not by_phrase:
         spellings |= {text: " ".join(characters([text])) for text in sentences}
     # A recording may be called by its command, where that says what is said.
-    spellings |= {
-        name: spellings[text] for text, name in command_of.items() if list(command_of.values()).count(name) == 1
-    }
+    phrases_of = Counter(command_of.values())
+    spellings |= {name: spellings[text] for text, name in command_of.items() if phrases_of[name] == 1}
     return Lesson(
         tuple(units),
         Texts(language, tuple(spoken), tuple(engines), seed),
@@ -90,10 +90,11 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
 
 
 def all_phrases(commands: GrammarSet) -> dict[str, str] | None:
-    """Every phrase of a set that has few, and its command; None of a larger set."""
+    """Every phrase of a set that has few, and its command; None of a larger set, and of one with slots, whose words are
+    what its graphs are made of."""
     found: dict[str, str] = {}
     for command in commands.commands:
-        texts = command.texts(MOST_PHRASES)
+        texts = command.texts(MOST_PHRASES) if command.plain else None
         if texts is None:
             return None
         found |= dict.fromkeys(texts, command.name)
@@ -137,7 +138,7 @@ def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings
     lesson.spoken.save(folder / "spoken.json")
     lesson.unknown.save(folder / "unknown.json")
     lines = [f"{label}\t{spelling}" for label, spelling in lesson.spellings.items()]
-    (folder / "lexicon.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    checkpoint.write_whole(folder / "lexicon.txt", ("\n".join(lines) + "\n").encode())
     base = Source(path="-")
     background = str(BACKGROUND)
     sources = [

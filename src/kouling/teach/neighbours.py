@@ -11,7 +11,7 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from kouling.teach.phones import PHONES, apart, distance, pronounce
+from kouling.teach.phones import apart, distance, pronounce
 
 FOLDER = Path(__file__).parent
 ACCENTS = {"en": "en-us", "zh": "cmn-latn-pinyin"}
@@ -152,8 +152,3 @@ def confusable(phrases: Sequence[str], language: str) -> list[Pair]:
     said = dict(zip(phrases, phones_of(phrases, language), strict=True))
     pairs = [Pair(a, b, round(apart(said[a], said[b]), 2)) for a, b in combinations(phrases, 2)]
     return sorted((pair for pair in pairs if pair.apart <= NEAR), key=lambda pair: pair.apart)
-
-
-def known_phones(phones: Sequence[str]) -> bool:
-    """Whether all are of the English inventory, of which it is known how alike they are."""
-    return set(phones) <= set(PHONES)

@@ -123,7 +123,7 @@ def check(plan: lesson.Lesson, language: str) -> tuple[dict[str, list[str]], lis
     """Phrases that are risky: of few sounds, with the words near them; and pairs that sound alike.
 
     Raises: ValueError for one of a single short sound, and for two of different commands that sound the same."""
-    phrases = [unit for unit in plan.units] if plan.by_phrase else []
+    phrases = list(plan.units) if plan.by_phrase else []
     said = dict(zip(phrases, neighbours.phones_of(phrases, language), strict=True))
     for phrase, phones in said.items():
         if len(phones) < 2:

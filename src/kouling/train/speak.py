@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kouling.checkpoint import write_whole
+
 TIMEOUT_S = 60.0
 NATURAL_WORDS_PER_MINUTE = 170
 # Voices of espeak-ng that pass for people: those that whisper, croak or are robots are left out.
@@ -213,9 +215,7 @@ class Texts:
     seed: int = 0
 
     def save(self, path: Path) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=0), encoding="utf-8")
-        os.replace(temporary, path)
+        write_whole(path, json.dumps(asdict(self), ensure_ascii=False, indent=0).encode())
 
     @staticmethod
     def load(path: Path) -> Texts:
