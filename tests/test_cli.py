@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -217,6 +218,31 @@ def test_the_microphone_is_heard_until_ctrl_c(run: Run, tune: Tune, monkeypatch:
     outcome = run("listen", "--mic", "--json")
     assert (outcome.status, outcome.err) == (130, "")
     assert [line["command"] for line in outcome.lines] == ["low"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_what_is_heard_on_the_microphone_can_be_kept(
+    run: Run, tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = tune("low", "")
+    said, typed = threading.Event(), threading.Event()
+
+    def lines() -> Any:
+        assert said.wait(10)
+        yield "1\n"
+        typed.set()
+
+    def live() -> Any:
+        yield from np.split(sound, 10)
+        said.set()
+        assert typed.wait(10)
+        yield sound[:100]
+
+    monkeypatch.setattr(audio, "microphone", live)
+    monkeypatch.setattr(sys, "stdin", lines())
+    outcome = run("listen", "--mic", "--keep", tmp_path / "kept")
+    assert outcome.status == 0 and "low" in outcome.out
+    assert len(list((tmp_path / "kept" / "_unknown_").glob("*.wav"))) == 1
 
 
 # Recordings

@@ -80,6 +80,22 @@ def test_recordings_are_learned_from_and_bad_ones_are_named(tones: Path, capsys:
     assert "0.wav : silent" in " ".join(err.split())  # the terminal folds long lines
 
 
+def test_more_goes_on_with_the_model_and_again_with_further_clips(
+    tones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert teach(tones, SET, "--epochs", "2") == 0
+    seen = {(tones / "model" / "model.safetensors").read_bytes()}
+    for number in range(2):
+        clip = tones / "clips" / ("lamp_on" if number else "_unknown_") / f"{number}.wav"
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        audio.write(clip, spoken("lamp on" if number else "halt paper", 170))
+        capsys.readouterr()
+        assert teach(tones, SET, "--epochs", "2", "--more", str(tones / "clips"), "--json") == 0
+        assert sum(json.loads(capsys.readouterr().out)["recordings"].values()) == number + 1
+        seen.add((tones / "model" / "model.safetensors").read_bytes())
+    assert len(seen) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

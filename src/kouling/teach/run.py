@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
         shutil.copyfile(asked.out / CHECKPOINT, work / "before.safetensors")
         training = replace(recipe.training, epochs=max(recipe.training.epochs // 2, 1), warmup_epochs=0.2)
         recipe = replace(recipe, initial=[str(work / "before.safetensors")], training=training)
-    trainer = Trainer(recipe, [Path(".")], work / "run", cache)
+    run = work / f"run-{identity(recipe)}"
+    trainer = Trainer(recipe, [Path(".")], run, cache)
     trainer.run()
     report("choosing thresholds")
-    result = finish(recipe, plan, table, work, asked.per_hour, cache)
+    result = finish(run / CHECKPOINT, recipe, plan, table, work, asked.per_hour, cache)
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
     return Taught(asked.out.name, result, tuple(pairs), short, usable.counts, tuple(usable.problems))
@@ -143,11 +145,20 @@ def check(plan: lesson.Lesson, language: str) -> tuple[dict[str, list[str]], lis
     return short, [pair for pair in pairs if plan.command_of[pair.one] != plan.command_of[pair.other]]
 
 
+def identity(recipe: Recipe) -> str:
+    """Of a recipe and of what it begins with and hears: a run goes on only where all of these are the same."""
+    digest = hashlib.sha256(repr(asdict(recipe)).encode())
+    for path in map(Path, (*recipe.initial, recipe.lexicon, *(source.path for source in recipe.source))):
+        for file in sorted(path.rglob("*.wav")) if path.is_dir() else [path]:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def finish(
-    recipe: Recipe, plan: lesson.Lesson, table: dict[str, Any], work: Path, per_hour: float, cache: Path
+    trained: Path, recipe: Recipe, plan: lesson.Lesson, table: dict[str, Any], work: Path, per_hour: float, cache: Path
 ) -> Calibration:
-    """Thresholds from what training never heard, and the model's files, in the folder `work`."""
-    info, weights = checkpoint.load(work / "run" / CHECKPOINT)
+    """Thresholds from what training never heard, and the model's files, in the folder `work`. trained: checkpoint."""
+    info, weights = checkpoint.load(trained)
     info = replace(info, decoder=DECODER, commands=table)
     held_back(recipe, plan, cache, work / "valid")
     write(info, weights, work)
