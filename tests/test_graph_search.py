@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import tomllib
 from typing import Any
 
 import numpy as np
@@ -16,35 +15,13 @@ from kouling import grammar
 from kouling.commands import BLANK, UNKNOWN, Command, parse
 from kouling.decoder import Decoder, DecoderConfig
 from kouling.graph_search import MOST_PATH, GraphSearch, SetGraph
+from tests.orders import ORDERS
 
 FRAME_S = 0.04
 MAX_GAP = 25  # frames, of DecoderConfig.max_gap_s
 
 LogProbs = NDArray[np.float32]
 
-ORDERS = tomllib.loads("""
-max_command_duration_s = 12
-[slots]
-drink = ["latte", "flat white", "espresso"]
-size = { small = ["small", "little"], large = "large|big" }
-[parts]
-milk = "(no|some) milk"
-[[command]]
-name = "order"
-phrases = ["[can i get] [a] [{size}] {drink} [with [{shots:number(0..10)} shots & <milk> & {sugar:digit} sugars]]"]
-[[command]]
-name = "level"
-phrases = ["set lamp to {level:number} percent"]
-[[command]]
-name = "dial"
-phrases = ["dial {who:digits}"]
-[[command]]
-name = "add"
-phrases = ["add ([and] {drink})+"]
-[[command]]
-name = "stop"
-phrases = ["stop [it]"]
-""")
 UNITS = (BLANK, UNKNOWN, *grammar.words(ORDERS))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,20 @@ from kouling.deploy import engine, model_file
 from kouling.deploy.engine import Engine
 from kouling.measure import arena
 from kouling.recognizer import decoder_of
+from tests.orders import ORDERS
 from tests.shapes import SMALL_ENCODER, save_random
 
 _engine = pytest.importorskip("kouling._engine", reason="the engine was not built", exc_type=ImportError)
 
-SET = tomllib.loads("""
-threshold = 0.3
-max_command_duration_s = 15
-fillers = 0.7
-[slots]
-drink = ["latte", "flat white", "espresso", "café crème"]
-size = { small = ["small", "little"], large = "large|big" }
-[parts]
-milk = "(no|some) milk"
-[[command]]
-name = "order"
-phrases = ["[can i get] [a] [{size}] {drink} [with [{shots:number(0..10)} shots & <milk> & {sugar:digit} sugars]]"]
-[[command]]
-name = "level"
-phrases = ["set lamp to {level:number} percent"]
-[[command]]
-name = "dial"
-phrases = ["dial {who:digits}"]
-[[command]]
-name = "add"
-phrases = ["add ([and] {drink})+"]
-[[command]]
-name = "stop"
-phrases = ["stop [it]", "little stop"]
-""")
+# With a value of more bytes than letters, and a word of a slot in a command without one.
+SET: dict[str, Any] = {
+    **ORDERS,
+    "threshold": 0.3,
+    "max_command_duration_s": 15,
+    "fillers": 0.7,
+    "slots": {**ORDERS["slots"], "drink": [*ORDERS["slots"]["drink"], "café crème"]},
+    "command": [*ORDERS["command"][:-1], {"name": "stop", "phrases": ["stop [it]", "little stop"]}],
+}
 UNITS = (BLANK, UNKNOWN, *grammar.words(SET))
 
 
