@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +57,7 @@ class Tones:
 
 
 @pytest.fixture
-def tones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def tones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """All that teaching needs, made small; the folder has space for what is made."""
     monkeypatch.setitem(speak.BACKENDS, "tones", Tones())
 
@@ -104,4 +106,5 @@ def tones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     weights = {k: v.numpy() for k, v in Encoder(config, len(units)).state_dict().items() if "num_batches" not in k}
     checkpoint.save(tmp_path / "start.safetensors", ModelInfo("start", "en", config, units), weights)
     monkeypatch.setattr(lesson, "start_of", lambda language: tmp_path / "start.safetensors")
-    return tmp_path
+    yield tmp_path
+    gc.collect()  # a trainer is a circle, and holds its mapped recordings open until the collector finds it
