@@ -96,6 +96,21 @@ def test_more_goes_on_with_the_model_and_again_with_further_clips(
     assert len(seen) == 3
 
 
+def test_more_tells_which_phrase_of_a_command_was_said(tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tones / "clips" / "stop"
+    kept.mkdir(parents=True)
+    audio.write(kept / "1.wav", spoken("halt now", 130))
+    audio.write(kept / "2.wav", (1000 * np.random.default_rng(0).standard_normal(8000)).astype(np.int16))
+    assert teach(tones, SET, "--epochs", "2", "--more", str(tones / "clips")) == 2  # nothing has been taught yet
+    assert "allowed: folders named please_stop, halt_now" in capsys.readouterr().err
+    assert teach(tones, SET, "--epochs", "12") == 0
+    capsys.readouterr()
+    assert teach(tones, SET, "--epochs", "2", "--more", str(tones / "clips"), "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["recordings"] == {"halt now": 1}
+    assert "2.wav" in err and "none of the phrases of 'stop'" in " ".join(err.split())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

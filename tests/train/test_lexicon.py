@@ -29,6 +29,14 @@ def test_a_label_may_be_several_units_or_another_name_of_one(tmp_path: Path) -> 
     assert lexicon.names()[lexicon.labels["lights_on"]] == "lights_on"
 
 
+def test_several_words_are_spelled_one_after_the_other(tmp_path: Path) -> None:
+    lexicon = Lexicon(UNITS, written(tmp_path, "mirror\tsmart_mirror\nboth\tlights on\n"))
+    number = lexicon.find("both mirror")
+    assert number is not None and lexicon.sayings[number] == (2, 3, 4)
+    assert lexicon.find("both mirror") == number and lexicon.names()[number] == "both mirror"
+    assert lexicon.find("mirror") == 4 and lexicon.find("mirror off") is None and lexicon.find("off") is None
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [("lights on", "needed: a label, a tab"), ("x\t ", "needed"), ("x\tlights off", "'off' is no unit")],

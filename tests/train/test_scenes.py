@@ -478,6 +478,20 @@ def test_labels_are_renamed_and_left_out(data: Path, cache: Path) -> None:
     }
 
 
+def test_recordings_are_cut_where_a_file_says(data: Path, cache: Path, tmp_path: Path) -> None:
+    whole = load(Source(path="words"), [data], cache).clips[3]
+    cuts = tmp_path / "cuts.tsv"
+    cuts.write_text(f"# name, from, to, words\n{whole.name}\t0.10\t0.25\tgo now\nother\t0\t1\tgo\n", encoding="utf-8")
+    corpus = load(Source(path="words", cuts=str(cuts)), [data], cache)
+    (clip,) = corpus.clips  # of what the source does not hold, nothing
+    assert (clip.start - whole.start, clip.length, clip.label) == (1600, 2400, "go now")
+    parts = [corpus.part(Source(path="words", part="both", valid_percent=p), "valid") for p in (0, 100)]
+    assert parts == [[], [clip]]
+    cuts.write_text("# comment\nname\t0.1\tgo\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"line 2: .*needed: a recording, two times in seconds and words"):
+        load(Source(path="words", cuts=str(cuts)), [data], cache)
+
+
 def test_each_clip_is_for_training_or_for_validation(data: Path, cache: Path) -> None:
     source = Source("words", part="both", valid_percent=30)
     corpus = load(source, [data], cache, progress=False)

@@ -35,6 +35,13 @@ class Lesson:
     command_of: dict[str, str]  # label -> the command that it is a phrase of; a lone word of a grammar is of none
     by_phrase: bool
 
+    def several(self) -> dict[str, list[str]]:
+        """The phrases of each command that has more than one, where the units are phrases."""
+        found: dict[str, list[str]] = {}
+        for text in self.units if self.by_phrase else ():
+            found.setdefault(self.command_of[text], []).append(text)
+        return {name: texts for name, texts in found.items() if len(texts) > 1}
+
 
 def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BACKENDS), seed: int = 0) -> Lesson:
     """What to speak so that the commands are learned. Raises: ValueError where espeak-ng is missing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,10 +68,18 @@ def read_checked(files: Sequence[Path]) -> tuple[list[tuple[Path, NDArray[np.int
     return good, problems
 
 
-def gather(given: Path | None, kept: Path | None, known: Mapping[str, str], into: Path) -> Usable:
+def gather(
+    given: Path | None,
+    kept: Path | None,
+    known: Mapping[str, str],
+    into: Path,
+    several: Mapping[str, Sequence[str]],
+    tell: Callable[[NDArray[np.int16], Sequence[str]], str | None] | None = None,
+) -> Usable:
     """Copy what can be used of `given` and `kept`, DIR/<command or phrase>/*.wav, into one folder of as many.
 
-    known: the labels that are taught; `_unknown_` holds what must not fire.
+    known: the labels that are taught; `_unknown_` holds what must not fire. several: the phrases of each command that
+    has more than one. tell: which of these is said in a recording of such a command, if any; None: nothing knows yet.
     Raises: ValueError for a folder that is missing, holds no recording, or is named after no command, and where no
     recording can be used.
     """
@@ -87,27 +95,42 @@ def gather(given: Path | None, kept: Path | None, known: Mapping[str, str], into
             raise ValueError(f"{folder}: no recording in it; needed: DIR/<command>/*.wav")
         labels = {file.parent.name: label_of(file.parent.name, known) for file in files}
         for name, label in labels.items():
-            if label is None:
+            if label is None and name in several and tell is None:
+                listed = ", ".join(phrase.replace(" ", "_") for phrase in several[name][:12])
+                raise ValueError(
+                    f"{folder}: {name!r} has several phrases, and which of them is said must be known; "
+                    f"allowed: folders named {listed}"
+                )
+            if label is None and name not in several:
                 listed = ", ".join(sorted(known)[:12])
                 raise ValueError(f"{folder}: {name!r} is no command; allowed: {listed}, or {UNKNOWN}")
         good, problems = read_checked(files)
         result.problems += problems
         for number, (file, samples) in enumerate(good):
-            label = labels[file.parent.name]
-            assert label is not None
+            name = file.parent.name
+            label = labels[name]
+            if label is None:
+                assert tell is not None
+                label = tell(samples, several[name])
+            if label is None:
+                result.problems.append(
+                    f"{file}: none of the phrases of {name!r} can be made out; put it into a folder named after its own"
+                )
+                continue
             path = into / label / f"{folder.name}-{number:04d}-{file.stem}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
             audio.write(path, samples)
             result.counts[label] = result.counts.get(label, 0) + 1
-        if not good:
+        if not result.counts:
             raise ValueError(f"{folder}: none of its {len(files)} recordings can be used; the first: {problems[0]}")
         result.folder = into
     return result
 
 
 def label_of(folder: str, known: Mapping[str, str]) -> str | None:
-    """The taught label that a folder's name stands for: itself, or with spaces for its underscores."""
+    """The taught label that a folder's name stands for: itself, or with spaces for its underscores, or words that are
+    taught."""
     if folder in known or folder == UNKNOWN:
         return folder
     spaced = folder.replace("_", " ")
-    return spaced if spaced in known else None
+    return spaced if spaced in known or all(word in known for word in spaced.split()) else None

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kouling import audio, checkpoint, commands, grammar
 from kouling.checkpoint import ModelInfo
 from kouling.config import read_toml
 from kouling.deploy import engine
-from kouling.measure import thresholds
+from kouling.measure import stream, thresholds
 from kouling.measure.accuracy import UNKNOWN
+from kouling.measure.detection import recognizer_with
 from kouling.measure.thresholds import Calibration
 from kouling.recognizer import ENGINE_FILE
 from kouling.teach import lesson, neighbours, recordings
@@ -26,6 +30,7 @@ from kouling.train.speak import BACKENDS
 
 CHECKPOINT = "model.safetensors"
 COMMANDS_FILE = "commands.toml"
+FAINT = 0.02  # confidence at which a phrase is made out where it is known that one of a few is said
 SHORT = 5  # phones: what has no more is in much that people say, or nearly
 # What a taught command set's decoder does: it answers at once, since who says "computer" often talks on.
 DECODER = {"threshold": 0.5, "isolation_s": 0.0, "hesitation_s": 0.0}
@@ -101,7 +106,8 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     plan = lesson.plan(taught, language, asked.engines, asked.seed)
     short, pairs = check(plan, language)
     work = asked.out / "work"
-    usable = recordings.gather(asked.recordings, asked.more, plan.spellings, work / "recordings")
+    tell = told_by(asked.out / ENGINE_FILE) if (asked.out / ENGINE_FILE).exists() and plan.by_phrase else None
+    usable = recordings.gather(asked.recordings, asked.more, plan.spellings, work / "recordings", plan.several(), tell)
     for problem in usable.problems:
         report(f"left out: {problem}")
     recipe = lesson.recipe_of(plan, asked.out.name, language, work, usable.folder, asked.seed)
@@ -119,6 +125,18 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
     return Taught(asked.out.name, result, tuple(pairs), short, usable.counts, tuple(usable.problems))
+
+
+def told_by(model: Path) -> Callable[[NDArray[np.int16], Sequence[str]], str | None]:
+    """Which of some phrases is said in a recording, by a model that has been taught them, if it makes out any."""
+    runner = engine.Engine(model)
+    recognizer = recognizer_with(runner, commands.every_unit(runner.info.units), FAINT)
+
+    def tell(samples: NDArray[np.int16], phrases: Sequence[str]) -> str | None:
+        heard = [event for event in stream.hear(recognizer, samples) if event.name in phrases]
+        return max(heard, key=lambda event: event.confidence).name if heard else None
+
+    return tell
 
 
 def check(plan: lesson.Lesson, language: str) -> tuple[dict[str, list[str]], list[Pair]]:

@@ -57,7 +57,10 @@ class Corpus:
         """The clips for training or for validation, by a hash of the names; the same for ever."""
         if source.part != "both":
             return list(self.clips) if source.part == part else []
-        return [c for c in self.clips if (name_hash(c.name) % 100 < source.valid_percent) == (part == "valid")]
+        # What is cut out of one recording stays together.
+        hashes = [name_hash(clip.name.partition("@")[0]) for clip in self.clips]
+        valid = [value % 100 < source.valid_percent for value in hashes]
+        return [clip for clip, held in zip(self.clips, valid, strict=True) if held == (part == "valid")]
 
 
 def name_hash(name: str) -> int:
@@ -111,6 +114,8 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
         for c in clips
         if c.label not in source.exclude and (official is None or official(c.name) in wanted)
     ]
+    if source.cuts:
+        kept = cut_out(kept, find(source.cuts, folders))
     return Corpus(np.memmap(stem.with_suffix(".pcm"), dtype=np.int16, mode="r"), kept)
 
 
@@ -162,6 +167,31 @@ def _entries(path: Path, source: Source) -> Iterator[tuple[str, str, BinaryIO | 
 def describe(samples: NDArray[np.int16], start: int, label: str, name: str) -> Clip:
     """The clip's place in the cache, and where in it the speech is."""
     return Clip(start, len(samples), *speech_bounds(samples), speech_rms(samples), label, name)
+
+
+def cut_out(clips: Sequence[Clip], path: Path) -> list[Clip]:
+    """The stretches of recordings that a file names, one to a line: the recording's name, from and to which second, and
+    the words that are said there, with tabs between.
+
+    Raises: ValueError, one line, for a line that is none; OSError.
+    """
+    named = {clip.name: clip for clip in clips}
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            name, *times, said = line.split("\t")
+            start, end = (round(float(time) * audio.SAMPLE_RATE_HZ) for time in times)
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: {line!r}; needed: a recording, two times in seconds and words, tabs between"
+            ) from None
+        whole = named.get(name)
+        if whole is not None and 0 <= start < end <= whole.length:
+            length = end - start
+            found.append(Clip(whole.start + start, length, 0, length, whole.speech_rms, said, f"{name}@{start}"))
+    return found
 
 
 def cut_pieces(corpus: Corpus, clips: Sequence[Clip], low_s: float = 0.3, high_s: float = 0.9) -> list[Clip]:

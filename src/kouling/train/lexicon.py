@@ -2,7 +2,7 @@
 
     smart_mirror<TAB>smart mirror
 
-Labels that are units themselves need no line.
+Labels that are units themselves need no line; nor do several words whose spellings are there, with spaces between.
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ class Lexicon:
             else:
                 self.labels[label] = len(self.sayings)
                 self.sayings.append(said)
+
+    def find(self, label: str) -> int | None:
+        """The saying of a label, or of its words one after the other."""
+        words = label.split()
+        if label not in self.labels and len(words) > 1 and all(word in self.labels for word in words):
+            self.labels[label] = len(self.sayings)
+            self.sayings.append(tuple(unit for word in words for unit in self.sayings[self.labels[word]]))
+        return self.labels.get(label)
 
     def names(self) -> dict[int, str]:
         """A label of each saying."""

@@ -28,6 +28,7 @@ class Source:
     rename: dict[str, str] = field(default_factory=dict)  # label of the source -> unit
     exclude: list[str] = field(default_factory=list)  # labels left out
     speakers_per_word: int = 8  # word lists: voices that speak each word
+    cuts: str = ""  # file of what is said where in its recordings: only that is taken; see data.py
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -229,8 +230,9 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
     """The recipe's table, on top of the one that it extends. Files beside a recipe are found from there."""
     table = configuration.read_toml(path)
     for entry in table.get("source", []) if isinstance(table.get("source"), list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("path"), str) and (path.parent / entry["path"]).is_file():
-            entry["path"] = str((path.parent / entry["path"]).resolve())
+        for key in ("path", "cuts"):
+            if isinstance(entry, dict) and isinstance(entry.get(key), str) and (path.parent / entry[key]).is_file():
+                entry[key] = str((path.parent / entry[key]).resolve())
     if isinstance(table.get("lexicon"), str) and (path.parent / table["lexicon"]).is_file():
         table["lexicon"] = str((path.parent / table["lexicon"]).resolve())
     parent = table.pop("extends", None)

@@ -84,8 +84,9 @@ class SceneMaker:
         self.recipe = recipe
         self.units = list(units)
         self.lexicon = Lexicon(units, Path(recipe.lexicon) if recipe.lexicon else None)
-        index = self.lexicon.labels
-        self.words: dict[int, list[tuple[Corpus, Clip, float]]] = {i: [] for i in sorted({*index.values()})}
+        self.words: dict[int, list[tuple[Corpus, Clip, float]]] = {
+            i: [] for i in sorted({*self.lexicon.labels.values()})
+        }
         self.unknown: list[tuple[Corpus, Clip, float]] = []
         self.speech: list[tuple[Corpus, Clip]] = []
         self.pieces: list[tuple[Corpus, Clip]] = []
@@ -95,16 +96,17 @@ class SceneMaker:
         for source in recipe.source:
             corpus = load(source, folders, cache)
             for clip in corpus.part(source, "train"):
-                if source.use == "words" and clip.label in index:
-                    self.words[index[clip.label]].append((corpus, clip, source.weight))
+                said = self.lexicon.find(clip.label) if source.use == "words" else None
+                if said is not None:
+                    self.words.setdefault(said, []).append((corpus, clip, source.weight))
                 elif source.use in ("words", "unknown"):
                     self.unknown.append((corpus, clip, source.weight))
                 else:
                     (self.speech if source.use == "speech" else self.noise).append((corpus, clip))
             for clip in corpus.part(source, "valid"):
                 if source.use in ("words", "unknown"):
-                    known = index.get(clip.label, UNKNOWN) if source.use == "words" else UNKNOWN
-                    self.valid.append((corpus, clip, known))
+                    said = self.lexicon.find(clip.label) if source.use == "words" else None
+                    self.valid.append((corpus, clip, UNKNOWN if said is None else said))
                 elif source.use == "noise":
                     self.valid.append((corpus, clip, 0))
                 else:
@@ -119,8 +121,8 @@ class SceneMaker:
             self.words = {i: heard[names[i]] for i in self.words}
         if recipe.lexicon:  # of all that it spells, what the sources hold; each unit must be said somewhere
             self.words = {i: clips for i, clips in self.words.items() if clips}
-        said = {unit for i, clips in self.words.items() if clips for unit in self.lexicon.sayings[i]}
-        silent = [unit for i, unit in enumerate(self.units) if i > 1 and i not in said]
+        heard_units = {unit for i, clips in self.words.items() if clips for unit in self.lexicon.sayings[i]}
+        silent = [unit for i, unit in enumerate(self.units) if i > 1 and i not in heard_units]
         if silent:
             raise ValueError(f"no recording of {', '.join(silent)} in the recipe's sources")
         self.rooms = augment.load_rooms(cache)
