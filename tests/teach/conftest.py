@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import Config, EncoderConfig
 from kouling.encoder import Encoder
-from kouling.teach import lesson, neighbours, phones
+from kouling.teach import background, lesson, neighbours, phones
 from kouling.train import augment, speak
 
 RATE = 16000
@@ -85,17 +86,22 @@ def tones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     room = np.zeros((augment.NUM_ROOMS, 8), dtype=np.float32)
     room[:, 0] = 1
     monkeypatch.setattr(augment, "load_rooms", lambda cache: room)  # simulating some takes longer than all the rest
-    background = tmp_path / "background.tar"
+    path = tmp_path / "background.tar"
     rng = np.random.default_rng(0)
-    with tarfile.open(background, "w") as pack:
+    heard = ["# recording, from, to, word"]
+    with tarfile.open(path, "w") as pack:
         for number in range(24):
             text = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz "), 50))
+            for word in re.finditer(r"[a-z]+", text) if number % 3 else ():
+                times = [f"{0.1 + LETTER_S * place:.2f}" for place in word.span()]
+                heard.append("\t".join((f"speech/{number}.flac", *times, word.group())))
             sound = spoken(text) if number % 3 else (400 * rng.standard_normal(2 * RATE)).astype(np.int16)
             content = wav(sound, "FLAC")
             member = tarfile.TarInfo(f"{'speech' if number % 3 else 'noise'}/{number}.flac")
             member.size = len(content)
             pack.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(lesson, "BACKGROUND", background)
+    path.with_name("background-words.tsv").write_text("\n".join(heard) + "\n", encoding="utf-8")
+    monkeypatch.setattr(background, "PACK", path)
     encoder = EncoderConfig(
         layers=1, attention_heads=2, hidden_size=32, conv_kernel_size=7, ffn_expansion=1, stem_channels=8,
         streaming_chunk_size=10, max_cached_frames=30,

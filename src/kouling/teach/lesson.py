@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kouling import checkpoint, recognizer
+from kouling.commands import UNKNOWN
 from kouling.grammar import GrammarSet
 from kouling.phrases import parts_words
-from kouling.teach import BACKGROUND, neighbours
+from kouling.teach import background, neighbours
 from kouling.train.recipe import Augment, Mix, Recipe, Scenes, Source, Training
 from kouling.train.speak import BACKENDS, Texts
 
@@ -145,20 +146,24 @@ def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings
     lesson.spoken.save(folder / "spoken.json")
     lesson.unknown.save(folder / "unknown.json")
     lines = [f"{label}\t{spelling}" for label, spelling in lesson.spellings.items()]
-    checkpoint.write_whole(folder / "lexicon.txt", ("\n".join(lines) + "\n").encode())
     base = Source(path="-")
-    background = str(BACKGROUND)
+    pack = str(background.PACK)
     sources = [
         replace(base, path=str((folder / "spoken.json").resolve()), part="both", valid_percent=VALID_PERCENT),
         replace(
             base, path=str((folder / "unknown.json").resolve()), use="unknown", part="both", valid_percent=VALID_PERCENT
         ),
-        replace(base, path=background, exclude=["speech", "noise"], part="both", valid_percent=VALID_PERCENT),
-        replace(base, path=background, use="speech", exclude=only("speech"), part="both", valid_percent=35),
-        replace(base, path=background, use="noise", exclude=only("noise"), part="both", valid_percent=20),
+        replace(base, path=pack, exclude=["speech", "noise"], part="both", valid_percent=VALID_PERCENT),
+        replace(base, path=pack, use="speech", exclude=background.all_but("speech"), part="both", valid_percent=35),
+        replace(base, path=pack, use="noise", exclude=background.all_but("noise"), part="both", valid_percent=20),
     ]
+    if language == "en" and not lesson.by_phrase:
+        others = speech_in_words(lesson, folder / "cuts.tsv")
+        lines += [f"{word}\t{UNKNOWN}" for word in sorted(others)]
+        sources.append(replace(sources[-2], use="words", cuts=str((folder / "cuts.tsv").resolve()), weight=2.0))
     if recordings is not None:
         sources.append(replace(base, path=str(recordings.resolve()), weight=8.0, part="both", valid_percent=20))
+    checkpoint.write_whole(folder / "lexicon.txt", ("\n".join(lines) + "\n").encode())
     start = start_of(language)
     config = checkpoint.load_info(start).config
     return Recipe(
@@ -173,19 +178,36 @@ def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings
         source=tuple(sources),
         scenes=scenes_for(lesson),
         augment=AUGMENT,
-        mix=MIX if lesson.by_phrase else replace(MIX, unknown_percent=25.0, pieces_percent=15.0, spliced_percent=0.0),
+        mix=mix_for(lesson, language),
         training=TRAINING if lesson.by_phrase else replace(TRAINING, validation_s=5.0, longest_word_s=6.0),
     )
 
 
-def only(label: str) -> list[str]:
-    """Of the background's labels all others."""
-    return [other for other in BACKGROUND_LABELS if other != label]
+def speech_in_words(lesson: Lesson, path: Path) -> set[str]:
+    """Write down what the background's speech says where, for its words are a grammar's too, in real voices; the words
+    that are not."""
+    rows = list(background.cuts())
+    lines = [f"{name}\t{start:.2f}\t{end:.2f}\t{' '.join(words)}" for name, start, end, words in rows]
+    checkpoint.write_whole(path, ("\n".join(lines) + "\n").encode())
+    return {word for *_, words in rows for word in words} - set(lesson.spellings)
 
 
 def start_of(language: str) -> Path:
     """The checkpoint whose encoder learns on."""
     return recognizer.MODELS / START.get(language, START["en"]) / "model.safetensors"
+
+
+def mix_for(lesson: Lesson, language: str) -> Mix:
+    """Of a grammar whose words are known in running speech, it is no speech without commands."""
+    if lesson.by_phrase:
+        return MIX
+    known = language == "en"
+    return replace(
+        MIX,
+        unknown_percent=25.0,
+        pieces_percent=0.0 if known else 15.0,
+        speech_percent=0.0 if known else MIX.speech_percent,
+    )
 
 
 def scenes_for(lesson: Lesson) -> tuple[Scenes, ...]:
@@ -194,10 +216,6 @@ def scenes_for(lesson: Lesson) -> tuple[Scenes, ...]:
         return Scenes(3, 1.5, 0.7), Scenes(1, 3.0, 0.3)
     return Scenes(4, 1.3, 0.3), Scenes(1, 3.2, 0.45), Scenes(1, 6.0, 0.25)
 
-
-WORDS = "yes no up down left right go stop zero one two three four five eight nine".split()
-RARE = "bed bird cat dog happy house marvin off on seven sheila six tree wow".split()
-BACKGROUND_LABELS = ("speech", "noise", *WORDS, *RARE)
 
 TRAINING = Training(
     epochs=14,

@@ -26,10 +26,12 @@ from kouling.teach.neighbours import Pair
 from kouling.train.data import load
 from kouling.train.loop import Trainer
 from kouling.train.recipe import Recipe
+from kouling.train.scenes import SceneMaker
 from kouling.train.speak import BACKENDS
 
 CHECKPOINT = "model.safetensors"
 COMMANDS_FILE = "commands.toml"
+RUNS = 2  # whose weights are averaged
 FAINT = 0.02  # confidence at which a phrase is made out where it is known that one of a few is said
 SHORT = 5  # phones: what has no more is in much that people say, or nearly
 # What a taught command set's decoder does: it answers at once, since who says "computer" often talks on.
@@ -117,14 +119,36 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
         shutil.copyfile(asked.out / CHECKPOINT, work / "before.safetensors")
         training = replace(recipe.training, epochs=max(recipe.training.epochs // 2, 1), warmup_epochs=0.2)
         recipe = replace(recipe, initial=[str(work / "before.safetensors")], training=training)
-    run = work / f"run-{identity(recipe)}"
-    trainer = Trainer(recipe, [Path(".")], run, cache)
-    trainer.run()
+    best = learned(recipe, work, cache)
     report("choosing thresholds")
-    result = finish(run / CHECKPOINT, recipe, plan, table, work, asked.per_hour, cache)
+    result = finish(best, recipe, plan, table, work, asked.per_hour, cache)
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
     return Taught(asked.out.name, result, tuple(pairs), short, usable.counts, tuple(usable.problems))
+
+
+def learned(recipe: Recipe, work: Path, cache: Path) -> Path:
+    """The checkpoint of the mean of several runs, which hears more than any of them (Wortsman et al. 2022, "Model
+    soups", arXiv:2203.05482): each learns from other scenes, and they share their start, new units included. Of one of
+    the runs where the mean is worse, as it is where they went far apart."""
+    still = replace(recipe, training=replace(recipe.training, epochs=0))
+    start = trained(still, work, cache)
+    runs = []
+    for number in range(RUNS):
+        seed = RUNS * recipe.seed + number
+        name = f"{recipe.name}, {number + 1} of {RUNS}"
+        runs.append(trained(replace(recipe, name=name, seed=seed, initial=[str(start.out / CHECKPOINT)]), work, cache))
+    checkpoints = [str(run.out / CHECKPOINT) for run in runs]
+    mean = trained(replace(still, initial=checkpoints), work, cache, start.scenes)
+    best = max([mean, *runs], key=lambda run: max(row["accuracy"] for row in run.history))
+    return best.out / CHECKPOINT
+
+
+def trained(recipe: Recipe, work: Path, cache: Path, scenes: SceneMaker | None = None) -> Trainer:
+    """A run to its end, gone on with where it was interrupted."""
+    trainer = Trainer(recipe, [Path(".")], work / f"run-{identity(recipe)}", cache, scenes=scenes)
+    trainer.run()
+    return trainer
 
 
 def told_by(model: Path) -> Callable[[NDArray[np.int16], Sequence[str]], str | None]:
@@ -177,7 +201,7 @@ def finish(
 ) -> Calibration:
     """Thresholds from what training never heard, and the model's files, in the folder `work`. trained: checkpoint."""
     info, weights = checkpoint.load(trained)
-    info = replace(info, decoder=DECODER, commands=table)
+    info = replace(info, name=recipe.name, decoder=DECODER, commands=table)
     held_back(recipe, plan, cache, work / "valid")
     write(info, weights, work)
     runner = engine.Engine(work / ENGINE_FILE)

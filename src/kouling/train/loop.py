@@ -187,9 +187,10 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the last epoch. Ctrl-C loses at most the epoch under way. Raises: OSError on a full disk."""
-        if not self.recipe.training.epochs and not self.history:  # the start is the model
-            self.history.append({"epoch": 0.0, **self.evaluate()})
-            self.save()
+        if not self.recipe.training.epochs:  # the start is the model
+            if not self.history:
+                self.history.append({"epoch": 0.0, **self.evaluate()})
+                self.save()
             return
         columns = (
             TextColumn("{task.description}"),
