@@ -34,13 +34,13 @@ demo: $(DEMO)  ## set up .venv (small, no PyTorch), then hear commands in exampl
 	@.venv/bin/kouling listen --model zh-commands $(sort $(wildcard examples/zh-*.ogg examples/zh-*.wav examples/zh-*.flac))
 
 test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no network
-	$(BIN)/ruff check src tests engine bench
-	$(BIN)/ruff format --check src tests engine bench
+	$(BIN)/ruff check src tests engine bench examples
+	$(BIN)/ruff format --check src tests engine bench examples
 	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
 	$(BIN)/pytest
 
 test-targets: .venv-targets/.installed  ## set up .venv-targets, then the tests of exports for LiteRT, Ethos-U, OpenVINO, ExecuTorch (Linux)
-	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_fused.py
+	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_fused.py tests/bench/test_fusion.py
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
 	$(check_python)

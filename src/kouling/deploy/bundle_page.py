@@ -9,26 +9,28 @@ from pathlib import Path
 from kouling.checkpoint import write_whole
 from kouling.deploy.ethos_u import COMPILED, Estimate
 from kouling.deploy.frontend import FILE as FRONTEND
-from kouling.deploy.graph import Description, Placed, TensorSpec
-from kouling.deploy.parity import Parity
+from kouling.deploy.graph import STATIC, Description, Placed, TensorSpec
+from kouling.deploy.parity import TOLERANCES, Parity
 from kouling.recognizer import BUNDLE_FILE
 
 PARITY = '''\
 """Compare what a device computed with what this export computes on a host. Needs only Python's own library.
 
 Run the step on the device over golden/features.f32 (float32, frames after frames), from the state in state.bin, each
-call with the state that the one before gave. Write all log-probabilities (log-softmax of the logits) as float32, little
-endian, into one file, then:
+call with the state that the one before gave. Write all logits, or their log-softmax, as float32, little endian, into
+one file, then:
 
     python parity.py MINE.f32
 """
 
 import array
+import math
 import sys
 from pathlib import Path
 
 UNITS = {units}
 ALIKE = 0.99  # of the encoder frames must have the same likeliest unit
+LEAST_DB = {least_db:g}  # signal to noise of all log-probabilities: silence alone would be alike
 
 
 def read(path):
@@ -36,7 +38,13 @@ def read(path):
     numbers.frombytes(Path(path).read_bytes())
     if sys.byteorder == "big":
         numbers.byteswap()
-    return [numbers[at : at + UNITS] for at in range(0, len(numbers), UNITS)]
+    return [log_softmax(numbers[at : at + UNITS]) for at in range(0, len(numbers), UNITS)]
+
+
+def log_softmax(frame):
+    most = max(frame)
+    total = most + math.log(sum(math.exp(each - most) for each in frame))
+    return [each - total for each in frame]
 
 
 def likeliest(frame):
@@ -51,8 +59,11 @@ def main():
         sys.exit(f"{{len(mine)}} encoder frames in {{sys.argv[1]}}; expected: {{len(golden)}}")
     alike = sum(likeliest(a) == likeliest(b) for a, b in zip(mine, golden)) / len(golden)
     worst = max(abs(x - y) for a, b in zip(mine, golden) for x, y in zip(a, b))
-    print(f"{{alike:.2%}} of {{len(golden)}} frames alike, largest difference {{worst:.3g}}")
-    sys.exit(alike < ALIKE)
+    signal = sum(y * y for b in golden for y in b)
+    noise = sum((x - y) ** 2 for a, b in zip(mine, golden) for x, y in zip(a, b))
+    snr_db = 10 * math.log10(signal / max(noise, 1e-30))
+    print(f"{{alike:.2%}} of {{len(golden)}} frames alike, {{snr_db:.1f}} dB, largest difference {{worst:.3g}}")
+    sys.exit(not (alike >= ALIKE and snr_db >= LEAST_DB))
 
 
 main()
@@ -67,7 +78,9 @@ def write(
     estimate: Estimate | None,
 ) -> None:
     """`README.md` and `parity.py` of a bundle."""
-    write_whole(folder / "parity.py", PARITY.format(units=len(told.info.units)).encode())
+    write_whole(
+        folder / "parity.py", PARITY.format(units=len(told.info.units), least_db=TOLERANCES[STATIC][0]).encode()
+    )
     write_whole(folder / "README.md", page(told, placed, parity, estimate).encode())
 
 
