@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kouling import audio, recognizer
+from kouling import audio, checkpoint, recognizer
 from kouling.cli import main
+from kouling.teach import lesson
 from tests.teach.conftest import spoken
 
 SET = """
@@ -127,6 +128,15 @@ def test_sets_that_cannot_be_taught_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
     assert not (tones / "model" / "model.kouling").exists()
+
+
+def test_every_start_that_comes_along_can_be_learned_from() -> None:
+    for starts in lesson.STARTS.values():
+        infos = {size: checkpoint.load_info(path) for size, path in starts.items()}
+        assert all(info.config.encoder.layers > lesson.TRAINING.frozen_blocks for info in infos.values())
+    assert lesson.start_of("de", "small") == lesson.STARTS["en"]["small"]
+    with pytest.raises(ValueError, match="--size small; allowed for zh: base"):
+        lesson.start_of("zh", "small")
 
 
 @pytest.mark.parametrize(

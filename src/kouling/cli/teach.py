@@ -17,6 +17,9 @@ def add(verbs: Any) -> None:
     learn = verb(verbs, "teach", run, "make a model that hears the commands of a set, from their text alone")
     learn.add_argument("set", type=Path, metavar="SET", help="command set, TOML")
     learn.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="folder of the model")
+    learn.add_argument(
+        "--size", default="base", metavar="SIZE", help="base (1.8 MB) or small (under 500 KB, hears less well)"
+    )
     learn.add_argument("--language", default="", help="of the commands, as in en (the set's own, else en)")
     learn.add_argument(
         "--recordings", type=Path, metavar="DIR", help="real recordings, DIR/<command or phrase>/*.wav; three help"
@@ -50,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         writable_folder(options.output),
         options.language,
         options.recordings,
+        options.size,
         options.more,
         options.false_alarms_per_hour,
         engines,

@@ -22,7 +22,12 @@ CLIPS = 5000  # of phrases, shared out among them
 LONG = 4  # phones of a word that may be mistaken for another one
 FEWEST, MOST = 60, 500  # voices that say one phrase
 VALID_PERCENT = 12
-START = {"en": "en-commands", "zh": "zh-commands"}
+FOLDER = Path(__file__).parent
+# The checkpoint that learns on, by language and size; other languages start from the sounds of English.
+STARTS = {
+    "en": {"base": FOLDER / "en-speech.safetensors", "small": FOLDER / "en-speech-small.safetensors"},
+    "zh": {"base": recognizer.MODELS / "zh-commands" / "model.safetensors"},
+}
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,12 @@ def ways_to_say(text: str, commands: GrammarSet) -> list[str]:
     return ways
 
 
-def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings: Path | None, seed: int) -> Recipe:
-    """The recipe that learns a lesson, whose texts and lexicon are written into `folder`. Raises: OSError."""
+def recipe_of(
+    lesson: Lesson, name: str, language: str, start: Path, folder: Path, recordings: Path | None, seed: int
+) -> Recipe:
+    """The recipe that learns a lesson, whose texts and lexicon are written into `folder`.
+
+    start: the checkpoint of `start_of`. Raises: OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     lesson.spoken.save(folder / "spoken.json")
     lesson.unknown.save(folder / "unknown.json")
@@ -164,7 +173,6 @@ def recipe_of(lesson: Lesson, name: str, language: str, folder: Path, recordings
     if recordings is not None:
         sources.append(replace(base, path=str(recordings.resolve()), weight=8.0, part="both", valid_percent=20))
     checkpoint.write_whole(folder / "lexicon.txt", ("\n".join(lines) + "\n").encode())
-    start = start_of(language)
     config = checkpoint.load_info(start).config
     return Recipe(
         name=name,
@@ -192,9 +200,12 @@ def speech_in_words(lesson: Lesson, path: Path) -> set[str]:
     return {word for *_, words in rows for word in words} - set(lesson.spellings)
 
 
-def start_of(language: str) -> Path:
-    """The checkpoint whose encoder learns on."""
-    return recognizer.MODELS / START.get(language, START["en"]) / "model.safetensors"
+def start_of(language: str, size: str) -> Path:
+    """The checkpoint whose encoder learns on. Raises: ValueError for a size that there is none of."""
+    starts = STARTS.get(language, STARTS["en"])
+    if size not in starts:
+        raise ValueError(f"--size {size}; allowed for {language}: {', '.join(starts)}")
+    return starts[size]
 
 
 def mix_for(lesson: Lesson, language: str) -> Mix:
@@ -218,7 +229,7 @@ def scenes_for(lesson: Lesson) -> tuple[Scenes, ...]:
 
 
 TRAINING = Training(
-    epochs=14,
+    epochs=9,
     learning_rate=6e-4,
     warmup_epochs=0.5,
     weight_decay=0.1,

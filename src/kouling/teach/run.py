@@ -46,6 +46,7 @@ class Asked:
     out: Path
     language: str = ""  # the set's own, else English
     recordings: Path | None = None
+    size: str = "base"
     more: Path | None = None  # clips kept by `kouling listen --keep`
     per_hour: float = 0.5
     engines: tuple[str, ...] = tuple(BACKENDS)
@@ -105,6 +106,7 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     table = read_toml(asked.commands)
     taught = grammar.read(table, str(asked.commands), asked.language or str(table.get("language", "en")))
     language = taught.language
+    start = lesson.start_of(language, asked.size)
     plan = lesson.plan(taught, language, asked.engines, asked.seed)
     short, pairs = check(plan, language)
     work = asked.out / "work"
@@ -112,7 +114,7 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     usable = recordings.gather(asked.recordings, asked.more, plan.spellings, work / "recordings", plan.several(), tell)
     for problem in usable.problems:
         report(f"left out: {problem}")
-    recipe = lesson.recipe_of(plan, asked.out.name, language, work, usable.folder, asked.seed)
+    recipe = lesson.recipe_of(plan, asked.out.name, language, start, work, usable.folder, asked.seed)
     if asked.epochs is not None:
         recipe = replace(recipe, training=replace(recipe.training, epochs=asked.epochs))
     if asked.more is not None and (asked.out / CHECKPOINT).exists():  # goes on from what it was
