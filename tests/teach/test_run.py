@@ -112,6 +112,35 @@ def test_more_tells_which_phrase_of_a_command_was_said(tones: Path, capsys: pyte
     assert "2.wav" in err and "none of the phrases of 'stop'" in " ".join(err.split())
 
 
+GRAMMAR = """
+[slots]
+level = ["low", "middle", "high"]
+[[command]]
+name = "lamp"
+phrases = ["lamp {level:level}"]
+"""
+
+
+def test_a_grammar_is_taught_word_by_word_and_so_is_running_speech(
+    tones: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = tones / "background-words.tsv"
+    rows = heard.read_text(encoding="utf-8").splitlines()
+    rows[1] = rows[1].rpartition("\t")[0] + "\tlow"  # a word of the grammar, among others
+    heard.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert teach(tones, GRAMMAR, "--epochs", "2") == 0
+    stream = recognizer.load(tones / "model")
+    assert set(stream.info.units[2:]) == {"lamp", "low", "middle", "high"}
+    lexicon = dict(
+        line.split("\t") for line in (tones / "model" / "work" / "lexicon.txt").read_text(encoding="utf-8").splitlines()
+    )
+    assert lexicon["low"] == "low" and lexicon["lamp high"] == "lamp high"
+    others = {word for word, spelling in lexicon.items() if spelling == "<unk>"}
+    cuts = (tones / "model" / "work" / "cuts.tsv").read_text(encoding="utf-8").splitlines()
+    said = {word for line in cuts for word in line.split("\t")[3].split()}
+    assert "low" in said and said - {"low"} == others
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

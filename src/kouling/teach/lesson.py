@@ -218,6 +218,7 @@ def mix_for(lesson: Lesson, language: str) -> Mix:
         unknown_percent=25.0,
         pieces_percent=0.0 if known else 15.0,
         speech_percent=0.0 if known else MIX.speech_percent,
+        balance=0.0,  # each sentence has one voice
     )
 
 
