@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy": CORE | {"_engine"},  # the C engine, which may be missing
     "train": CORE | {"measure", "deploy"},  # deploy, because a run ends with the export of what it trained
     "compress": CORE | {"measure", "deploy", "train"},
-    "teach": CORE | {"measure", "deploy", "train"},
+    "teach": CORE | {"measure", "deploy", "train", "compress"},
     "show": CORE - {"encoder"} | {"measure", "teach"},  # what the command line prints
     "cli": CORE | {"measure", "deploy", "train", "compress", "teach", "show", "__init__"},  # __init__: the version
     "__init__": CORE - {"encoder"},

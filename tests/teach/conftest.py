@@ -111,6 +111,7 @@ def tones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     torch.manual_seed(0)
     weights = {k: v.numpy() for k, v in Encoder(config, len(units)).state_dict().items() if "num_batches" not in k}
     checkpoint.save(tmp_path / "start.safetensors", ModelInfo("start", "en", config, units), weights)
-    monkeypatch.setattr(lesson, "start_of", lambda language, size: tmp_path / "start.safetensors")
+    start = tmp_path / "start.safetensors"
+    monkeypatch.setattr(lesson, "STARTS", {"en": {"small": start, "base": start}})
     yield tmp_path
     gc.collect()  # a trainer is a circle, and holds its mapped recordings open until the collector finds it

@@ -18,7 +18,7 @@ def add(verbs: Any) -> None:
     learn.add_argument("set", type=Path, metavar="SET", help="command set, TOML")
     learn.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="folder of the model")
     learn.add_argument(
-        "--size", default="base", metavar="SIZE", help="base (1.8 MB) or small (under 500 KB, hears less well)"
+        "--size", default="", metavar="SIZE", help="small (under 500 KB) or base (1.8 MB) (by the size of the set)"
     )
     learn.add_argument("--language", default="", help="of the commands, as in en (the set's own, else en)")
     learn.add_argument(

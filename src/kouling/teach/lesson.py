@@ -17,6 +17,7 @@ from kouling.train.recipe import Augment, Mix, Recipe, Scenes, Source, Training
 from kouling.train.speak import BACKENDS, Texts
 
 MOST_PHRASES = 60  # of a set that is learned phrase by phrase; larger ones, and grammars, are learned word by word
+MOST_SMALL = 10  # phrases for a small model
 SENTENCES = 2500  # drawn from a grammar
 CLIPS = 5000  # of phrases, shared out among them
 LONG = 4  # phones of a word that may be mistaken for another one
@@ -198,6 +199,21 @@ def speech_in_words(lesson: Lesson, path: Path) -> set[str]:
     lines = [f"{name}\t{start:.2f}\t{end:.2f}\t{' '.join(words)}" for name, start, end, words in rows]
     checkpoint.write_whole(path, ("\n".join(lines) + "\n").encode())
     return {word for *_, words in rows for word in words} - set(lesson.spellings)
+
+
+def size_of(lesson: Lesson, language: str) -> str:
+    """What a set needs: a few phrases are heard as well by a small model."""
+    few = lesson.by_phrase and len(lesson.units) <= MOST_SMALL
+    return "small" if few and "small" in STARTS.get(language, STARTS["en"]) else "base"
+
+
+def size_like(model: Path, language: str) -> str:
+    """The size that a taught checkpoint has. Raises: ValueError where it has that of none."""
+    config = checkpoint.load_info(model).config
+    for size, start in STARTS.get(language, STARTS["en"]).items():
+        if checkpoint.load_info(start).config == config:
+            return size
+    raise ValueError(f"{model}: was not taught by this version of kouling; teach its set anew")
 
 
 def start_of(language: str, size: str) -> Path:

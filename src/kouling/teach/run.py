@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kouling import audio, checkpoint, commands, grammar
 from kouling.checkpoint import ModelInfo
+from kouling.compress import quantize
 from kouling.config import read_toml
 from kouling.deploy import engine
 from kouling.measure import stream, thresholds
@@ -31,6 +32,10 @@ from kouling.train.speak import BACKENDS
 
 CHECKPOINT = "model.safetensors"
 COMMANDS_FILE = "commands.toml"
+# Of the model file of a size; with what a stream remembers, 500 KB in all.
+MOST_BYTES = {"small": 448_000}
+STATE = {"small": "bfloat16", "base": "float"}
+CALIBRATION_WORDS = 120  # in the scenes by which errors of rounding are weighed
 RUNS = 2  # whose weights are averaged
 FAINT = 0.02  # confidence at which a phrase is made out where it is known that one of a few is said
 SHORT = 5  # phones: what has no more is in much that people say, or nearly
@@ -46,7 +51,7 @@ class Asked:
     out: Path
     language: str = ""  # the set's own, else English
     recordings: Path | None = None
-    size: str = "base"
+    size: str = ""  # by the set
     more: Path | None = None  # clips kept by `kouling listen --keep`
     per_hour: float = 0.5
     engines: tuple[str, ...] = tuple(BACKENDS)
@@ -106,8 +111,10 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     table = read_toml(asked.commands)
     taught = grammar.read(table, str(asked.commands), asked.language or str(table.get("language", "en")))
     language = taught.language
-    start = lesson.start_of(language, asked.size)
     plan = lesson.plan(taught, language, asked.engines, asked.seed)
+    before = asked.out / CHECKPOINT if asked.more is not None and (asked.out / CHECKPOINT).exists() else None
+    size = asked.size or (lesson.size_of(plan, language) if before is None else lesson.size_like(before, language))
+    start = lesson.start_of(language, size)
     short, pairs = check(plan, language)
     work = asked.out / "work"
     tell = told_by(asked.out / ENGINE_FILE) if (asked.out / ENGINE_FILE).exists() and plan.by_phrase else None
@@ -117,22 +124,29 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     recipe = lesson.recipe_of(plan, asked.out.name, language, start, work, usable.folder, asked.seed)
     if asked.epochs is not None:
         recipe = replace(recipe, training=replace(recipe.training, epochs=asked.epochs))
-    if asked.more is not None and (asked.out / CHECKPOINT).exists():  # goes on from what it was
-        shutil.copyfile(asked.out / CHECKPOINT, work / "before.safetensors")
+    if before is not None:  # goes on from what it was
+        shutil.copyfile(before, work / "before.safetensors")
         training = replace(recipe.training, epochs=max(recipe.training.epochs // 2, 1), warmup_epochs=0.2)
         recipe = replace(recipe, initial=[str(work / "before.safetensors")], training=training)
-    best = learned(recipe, work, cache)
+    best, scenes = learned(recipe, work, cache)
+    info, weights = checkpoint.load(best)
+    if size in MOST_BYTES:
+        report("rounding to 8 and 4 bits")
+        share = min(CALIBRATION_WORDS / sum(map(len, scenes.words.values())), 1.0)
+        features = scenes.draw_epoch(0, share)[0].features.astype(np.float32)
+        weights = quantize.quantize(quantize.Mixed(max_bytes=MOST_BYTES[size]), info, weights, features)
     report("choosing thresholds")
-    result = finish(best, recipe, plan, table, work, asked.per_hour, cache)
+    info = replace(info, name=recipe.name, decoder=DECODER, commands=table)
+    result = finish(info, weights, recipe, plan, work, STATE[size], asked.per_hour, cache)
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
     return Taught(asked.out.name, result, tuple(pairs), short, usable.counts, tuple(usable.problems))
 
 
-def learned(recipe: Recipe, work: Path, cache: Path) -> Path:
-    """The checkpoint of the mean of several runs, which hears more than any of them (Wortsman et al. 2022, "Model
-    soups", arXiv:2203.05482): each learns from other scenes, and they share their start, new units included. Of one of
-    the runs where the mean is worse, as it is where they went far apart."""
+def learned(recipe: Recipe, work: Path, cache: Path) -> tuple[Path, SceneMaker]:
+    """The checkpoint of the mean of several runs, and their scenes. It hears more than any of them (Wortsman et al.
+    2022, "Model soups", arXiv:2203.05482): each learns from other scenes, and they share their start, new units
+    included. One of the runs where the mean is worse, as it is where they went far apart."""
     still = replace(recipe, training=replace(recipe.training, epochs=0))
     start = trained(still, work, cache)
     runs = []
@@ -143,7 +157,7 @@ def learned(recipe: Recipe, work: Path, cache: Path) -> Path:
     checkpoints = [str(run.out / CHECKPOINT) for run in runs]
     mean = trained(replace(still, initial=checkpoints), work, cache, start.scenes)
     best = max([mean, *runs], key=lambda run: max(row["accuracy"] for row in run.history))
-    return best.out / CHECKPOINT
+    return best.out / CHECKPOINT, start.scenes
 
 
 def trained(recipe: Recipe, work: Path, cache: Path, scenes: SceneMaker | None = None) -> Trainer:
@@ -199,13 +213,19 @@ def identity(recipe: Recipe) -> str:
 
 
 def finish(
-    trained: Path, recipe: Recipe, plan: lesson.Lesson, table: dict[str, Any], work: Path, per_hour: float, cache: Path
+    info: ModelInfo,
+    weights: Mapping[str, Any],
+    recipe: Recipe,
+    plan: lesson.Lesson,
+    work: Path,
+    state: str,
+    per_hour: float,
+    cache: Path,
 ) -> Calibration:
-    """Thresholds from what training never heard, and the model's files, in the folder `work`. trained: checkpoint."""
-    info, weights = checkpoint.load(trained)
-    info = replace(info, name=recipe.name, decoder=DECODER, commands=table)
+    """Thresholds from what training never heard, and the model's files, in the folder `work`."""
+    table = dict(info.commands)
     held_back(recipe, plan, cache, work / "valid")
-    write(info, weights, work)
+    write(info, weights, work, state)
     runner = engine.Engine(work / ENGINE_FILE)
     chosen = commands.parse(table, info.units, info.name)
     result = thresholds.calibrate(
@@ -214,13 +234,13 @@ def finish(
     own = {command.name: command.threshold for command in result.commands}
     entries = [{"threshold": own[entry["name"]], **entry} for entry in table["command"]]
     described = {**info.provenance, "taught": result.to_dict()}
-    write(replace(info, commands={**table, "command": entries}, provenance=described), weights, work)
+    write(replace(info, commands={**table, "command": entries}, provenance=described), weights, work, state)
     return result
 
 
-def write(info: ModelInfo, weights: Mapping[str, Any], folder: Path) -> None:
+def write(info: ModelInfo, weights: Mapping[str, Any], folder: Path, state: str) -> None:
     checkpoint.save(folder / CHECKPOINT, info, weights)
-    engine.export(folder / CHECKPOINT, folder / ENGINE_FILE)
+    engine.export(folder / CHECKPOINT, folder / ENGINE_FILE, state=state)
     import tomlkit
 
     checkpoint.write_whole(folder / COMMANDS_FILE, tomlkit.dumps(dict(info.commands)).encode())
