@@ -267,6 +267,12 @@ def test_a_part_waits_for_the_longer_phrase_while_that_is_being_said(phrase: str
     assert names(listening("go", phrase), spikes(160, *said)) == [phrase]
 
 
+@pytest.mark.parametrize(("again", "expected"), [(0.06, ["go left"]), (0.9, ["go", "go left"])])
+def test_a_part_waits_though_its_last_word_is_faintly_heard_again(again: float, expected: list[str]) -> None:
+    decoder = listening("go", "go left", refractory_s=0.1)
+    assert names(decoder, spikes(60, (5, "go"), (11, "go", again), (20, "left"))) == expected
+
+
 def test_a_part_is_heard_when_the_longer_phrase_breaks_off() -> None:
     decoder = listening("go", "go left right now")
     assert names(decoder, spikes(80, (5, "go"), (13, "left"), (21, "right"))) == ["go"]

@@ -209,7 +209,8 @@ static int overlaps(const candidate *a, const candidate *b, double slack) {
 /* Whether a longer phrase may still grow out of this one. */
 static int unsettled(decoder *d, const candidate *c) {
     const command_set *set = &d->set;
-    if (open_at(d, c->node)) return 0; /* said again: what may follow now follows that */
+    const candidate *again = open_at(d, c->node);
+    if (again && again->probability > 0.5 * c->probability) return 0; /* what may follow now follows that */
     const int32_t inner = inner_of(d, c);
     if (inner >= 0)
         return graph_going_on(&d->search, inner, c->spike, d->frame) > 0.1 * (c->probability < 1.0 ? c->probability : 1.0);

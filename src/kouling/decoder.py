@@ -312,7 +312,8 @@ class Decoder:
     def _unsettled(self, candidate: Candidate) -> bool:
         """Whether a longer phrase may still grow out of this one."""
         node = candidate.node
-        if node in self.open:  # said again: what may follow now follows that
+        again = self.open.get(node)
+        if again and again.probability > 0.5 * candidate.probability:  # what may follow now follows that
             return False
         if self.graph and node >= len(self.tree.unit):
             inner = node - len(self.tree.unit)

@@ -30,7 +30,7 @@ def add(verbs: Any) -> None:
     learn.add_argument(
         "--false-alarms-per-hour", type=float, default=0.5, metavar="R", help="of the whole set (%(default)s)"
     )
-    learn.add_argument("--voices", metavar="ENGINES", help="espeak-ng, flite, festival, piper: those there are")
+    learn.add_argument("--voices", metavar="ENGINES", help="espeak-ng, flite, festival, pico, piper: those there are")
     learn.add_argument("--epochs", type=int, metavar="N", help="how long to learn (by the size of the set)")
     learn.add_argument("--seed", type=int, default=0, help="another one makes another model (%(default)s)")
     learn.add_argument("--cache", type=Path, default=default_cache(), help="folder of made speech (%(default)s)")

@@ -1,4 +1,5 @@
-"""Speech made from text, in many voices, by the synthesisers that are installed: espeak-ng, flite, festival, Piper.
+"""Speech made from text, in many voices, by the synthesisers that are installed: espeak-ng, flite, festival, SVOX Pico,
+Piper.
 
 A backend is a class with what `Backend` asks for, and its place in `BACKENDS`.
 """
@@ -11,10 +12,12 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -119,6 +122,21 @@ class Festival:
         return ["text2wave", "-eval", f"(voice_{voice.name})", "-eval", stretch, "-o", str(output), str(source)]
 
 
+class Pico:
+    """Android's voices until 2015, of two women; other pitches make other people of them."""
+
+    install = "pip install 'kouling[voices]'"
+    weight = 0.4
+
+    def voices(self, language: str) -> Sequence[str]:
+        known = ("en-US", "en-GB", "de-DE", "es-ES", "fr-FR", "it-IT")
+        return [voice for voice in known if voice.startswith(f"{language}-")] if find_spec("ttspico") else []
+
+    def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
+        rate, pitch = 100 * voice.words_per_minute // NATURAL_WORDS_PER_MINUTE, 55 + voice.pitch
+        return [sys.executable, "-m", "kouling.train.pico", voice.name, str(rate), str(pitch), str(output), text]
+
+
 class Piper:
     """Neural voices, files of which lie in ~/.local/share/piper or the folder that PIPER_VOICES names."""
 
@@ -142,6 +160,7 @@ BACKENDS: dict[str, Backend] = {
     "espeak-ng": EspeakNg(),
     "flite": Flite(),
     "festival": Festival(),
+    "pico": Pico(),
     "piper": Piper(),
 }
 
