@@ -91,7 +91,7 @@ def test_the_flow_into_the_ends_is_that_of_all_paths_of_ctc(phrase: str, sentenc
     units = (BLANK, "a", "b")
     slots = {"x": ["a", "b"], "pair": ["a b", "b a"]}
     command = {"name": "it", "phrases": [phrase, "{x} {x} {x} {x} {x} {x} {x} {x} {x}"]}  # never, but makes it a graph
-    graph = SetGraph(parse({"slots": slots, "command": [command]}, units, "set"))
+    graph = SetGraph(parse({"slots": slots, "command": [command], "weak_words": []}, units, "set"))
     log_probs = random_log_probs(6, len(units), seed, evenness=40.0)
     expected = completions(log_probs, {tuple(units.index(word) for word in each.split()) for each in sentences})
     search = GraphSearch(graph, 0, 0.0, 100.0, 100.0)
@@ -161,6 +161,50 @@ def test_an_unknown_word_may_stand_between_the_words_at_a_price(fillers: float, 
     heard = hear(listening({**ORDERS, "fillers": fillers}), spoken("set lamp <unk> to twenty percent"))
     assert [each.slots for each in heard] == ([{"level": 20}] if confidence else [])
     assert [each.confidence for each in heard] == ([pytest.approx(confidence, abs=0.02)] if confidence else [])
+
+
+# Weak words
+
+COFFEE: dict[str, Any] = {
+    "slots": {"milk": ["a little milk", "some milk"], "drink": ["latte", "mocha"]},
+    "command": [{"name": "order", "phrases": ["i want {drink} [with {milk} and {milk}]"]}],
+}
+COFFEE_UNITS = (BLANK, UNKNOWN, *grammar.words(COFFEE))
+
+
+@pytest.mark.parametrize(
+    ("said", "milk"),
+    [
+        ("i want latte with a little milk and some milk", ["a little milk", "some milk"]),
+        ("i want latte a little milk some milk", ["a little milk", "some milk"]),
+        ("i want latte with some milk little milk", ["some milk", "a little milk"]),
+        ("i want latte little milk little milk", ["a little milk", "a little milk"]),
+    ],
+)
+def test_weak_words_may_be_swallowed(said: str, milk: list[str]) -> None:
+    (heard,) = hear(listening(COFFEE, COFFEE_UNITS), spoken(said, COFFEE_UNITS))
+    assert (heard.name, heard.slots) == ("order", {"drink": "latte", "milk": milk})
+    assert heard.confidence > 0.9
+    strict = hear(listening({**COFFEE, "weak_words": []}, COFFEE_UNITS), spoken(said, COFFEE_UNITS))
+    assert [each.slots.get("milk") == milk for each in strict if each.name == "order"] == [said.count("with a") > 0]
+
+
+def test_words_that_were_all_said_come_before_swallowed_ones() -> None:
+    table = {"command": [{"name": name, "phrases": [f"({name})+"]} for name in ("turn it on", "turn on")]}
+    units = (BLANK, UNKNOWN, *grammar.words(table))
+    for said in ("turn on", "turn it on"):
+        (heard,) = hear(listening(table, units), spoken(said, units))
+        assert heard.name == said
+
+
+def test_no_sentence_begins_or_ends_without_its_weak_word() -> None:
+    table = {"command": [{"name": "it", "phrases": ["the lamp is with (me)+"]}]}
+    units = (BLANK, UNKNOWN, *grammar.words(table))
+    assert hear(listening(table, units), spoken("the lamp is me", units))
+    assert hear(listening(table, units), spoken("the lamp with me", units))
+    assert not hear(listening(table, units), spoken("lamp is with me", units))
+    assert not hear(listening(table, units), spoken("the lamp me", units))  # two at once
+    assert not hear(listening(table, units), spoken("the lamp is with", units))
 
 
 # Decisions

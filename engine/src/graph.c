@@ -33,11 +33,13 @@ static void flow_in(graph_search *s, const graph_frame *f, uint32_t n) {
     double total = 0.0, ages = 0.0, most = 0.0;
     int32_t via = -1, highest = 0;
     for (uint32_t i = g->before_at[n]; i < g->before_at[n + 1]; i++) {
-        const int32_t before = g->before[i];
+        const int32_t arc_from = g->before[i], before = arc_from < 0 ? ~arc_from : arc_from;
+        const double share = arc_from < 0 ? g->header->past_weak : 1.0;
         const node_state *m = &s->mass[before];
-        const double said = g->unit[before] == u ? 0.0 : m->said, arc = said + m->rest; /* a unit that follows itself needs a blank */
+        const double said = g->unit[before] == u ? 0.0 : m->said * share; /* a unit that follows itself needs a blank */
+        const double rest = m->rest * share, arc = said + rest;
         total += arc;
-        ages += said * m->said_age + m->rest * m->rest_age;
+        ages += said * m->said_age + rest * m->rest_age;
         const int32_t rank = s->flow[before].link >= SURE_LINK && arc > LEAST_FLOW ? s->path[before].depth : 0;
         if (via < 0 || rank > highest || (rank == highest && arc > most)) highest = rank, most = arc, via = before;
     }

@@ -11,8 +11,8 @@ enum { GRAPH_STARTS = 1, GRAPH_ENDS = 2, GRAPH_OPENS = 4, GRAPH_GOES_ON = 8 }; /
 /* Behind the text of a command set of version 2. `docs/model-file.md` describes it. */
 typedef struct {
     uint32_t nodes, arcs, slots, text_bytes;
-    double fillers;
-    uint32_t reserved[10];
+    double fillers, past_weak;
+    uint32_t reserved[8];
 } graph_header;
 
 typedef struct {
@@ -20,7 +20,7 @@ typedef struct {
     const int32_t *unit, *command, *slot, *adds; /* [nodes] */
     const uint8_t *flags;       /* [nodes] */
     const uint32_t *before_at;  /* [nodes + 1] into the nodes before each */
-    const int32_t *before;
+    const int32_t *before;      /* the node, or its complement where the arc leads past a weak word */
     const uint32_t *piece_at;   /* [nodes + 1] into the text */
     const uint32_t *name_at;    /* [slots + 1] into the text */
     const uint8_t *is_number;   /* [slots] */

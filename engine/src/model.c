@@ -271,7 +271,7 @@ static int graph_read(graph *g, const commands_header *of) {
     reader from = {(const uint8_t *)of, of->graph_at, of->file_bytes, NULL, 0, 0};
     const graph_header *h = take(&from, 1, sizeof *h);
     if (from.failed || !within(h->nodes, 1, 1u << 20, 1) || h->arcs > 1u << 24 || h->slots > 65536 ||
-        !(h->fillers >= 0 && h->fillers <= 1))
+        !(h->fillers >= 0 && h->fillers <= 1) || !(h->past_weak >= 0 && h->past_weak <= 1))
         return 0;
     g->unit = take(&from, h->nodes, 4), g->command = take(&from, h->nodes, 4);
     g->slot = take(&from, h->nodes, 4), g->adds = take(&from, h->nodes, 4);
@@ -284,7 +284,7 @@ static int graph_read(graph *g, const commands_header *of) {
     g->header = h;
     return all_within(g->unit, h->nodes, 0, (int64_t)of->units - 1) && all_within(g->command, h->nodes, 0, (int64_t)of->commands - 1) &&
            all_within(g->slot, h->nodes, -1, (int64_t)h->slots - 1) && all_within(g->adds, h->nodes, 0, 1000000) &&
-           ascending(g->before_at, h->nodes, h->arcs) && all_within(g->before, h->arcs, 0, (int64_t)h->nodes - 1) &&
+           ascending(g->before_at, h->nodes, h->arcs) && all_within(g->before, h->arcs, -(int64_t)h->nodes, (int64_t)h->nodes - 1) &&
            ascending(g->piece_at, h->nodes, h->text_bytes) && ascending(g->name_at, h->slots, h->text_bytes);
 }
 

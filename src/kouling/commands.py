@@ -102,7 +102,7 @@ def parse(table: dict[str, Any], units: Sequence[str], name: str) -> CommandSet:
     owners: dict[tuple[int, ...], str] = {}
     for each in read.commands:
         try:
-            command = _spelled(each, vocabulary)
+            command = _spelled(each, vocabulary, read.weak_words)
             for sequence in command.sequences:
                 if sequence in owners:
                     said = " ".join(units[index] for index in sequence)
@@ -134,9 +134,9 @@ def every_unit(units: Sequence[str]) -> CommandSet:
     return CommandSet(commands)
 
 
-def _spelled(command: Grammar, vocabulary: _Vocabulary) -> CommandSpec:
+def _spelled(command: Grammar, vocabulary: _Vocabulary, weak: Sequence[str]) -> CommandSpec:
     sequences: dict[tuple[int, ...], None] = {}  # a set in order
-    builder = Builder(vocabulary.spell, command.types)
+    builder = Builder(vocabulary.spell, command.types, weak)
     for phrase, tree, words in zip(command.phrases, command.trees, command.words_of, strict=True):
         try:
             if not command.plain:

@@ -23,6 +23,9 @@ MAX_EXPANDED = 2_000
 MOST_TIMES = 4  # that something repeated is said, when a sentence is drawn
 KEYS = ("command", "threshold", "refractory_s", "hesitation_s", "max_command_duration_s", "fillers", "language")
 TABLES = ("slots", "parts", "say")
+# Words whose weak forms are next to nothing in fluent speech (Cruttenden, "Gimson's Pronunciation of English", 8th ed.,
+# 11.3), and which say little themselves.
+WEAK_WORDS = {"en": tuple("a an the and of to at for i me my with is it".split())}
 
 Slots = dict[str, Value | list[Value]]
 
@@ -99,6 +102,7 @@ class GrammarSet:
     hesitation_s: float | None = None
     max_command_duration_s: float | None = None
     fillers: float | None = None
+    weak_words: tuple[str, ...] = ()  # that people may swallow in commands with slots, repetition or order
     say: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # word -> how a synthesiser is asked to say it
 
     def words(self) -> list[str]:
@@ -118,7 +122,7 @@ def read(table: dict[str, Any], name: str, language: str = "en") -> GrammarSet:
     reserved or taken, a slot without values, parts that go round, and a phrase that is empty or malformed.
     """
     try:
-        _check_keys(table, (*KEYS, *TABLES))
+        _check_keys(table, (*KEYS, *TABLES, "weak_words"))
         most = {"threshold": 1.0, "refractory_s": 10.0, "hesitation_s": 10.0, "max_command_duration_s": 60.0}
         numbers = {key: _number(table, key, highest) for key, highest in {**most, "fillers": 1.0}.items()}
         if numbers["max_command_duration_s"] == 0:
@@ -126,6 +130,9 @@ def read(table: dict[str, Any], name: str, language: str = "en") -> GrammarSet:
         language = table.get("language", language)
         if not isinstance(language, str) or not language.strip():
             raise ValueError(f"language is {language!r}; allowed: a string, as 'en' or 'zh'")
+        weak = table.get("weak_words", list(WEAK_WORDS.get(language.partition("-")[0], ())))
+        if not isinstance(weak, list) or not all(isinstance(word, str) and word.strip() for word in weak):
+            raise ValueError(f"weak_words is {weak!r}; allowed: a list of words, [] for none")
         entries = table.get("command", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError(f"command is {entries!r} ({type(entries).__name__}); allowed: [[command]] tables")
@@ -151,7 +158,8 @@ def read(table: dict[str, Any], name: str, language: str = "en") -> GrammarSet:
         except ValueError as error:
             raise ValueError(f"{name}: {where}: {error}") from None
         commands[command.name] = command
-    return GrammarSet(tuple(commands.values()), language, **numbers, say=say)
+    weak = [" ".join(phrases.normalize(word).split()) for word in weak]
+    return GrammarSet(tuple(commands.values()), language, **numbers, weak_words=tuple(weak), say=say)
 
 
 def _command(entry: dict[str, Any], parts: Mapping[str, str], slots: Mapping[str, SlotType], language: str) -> Grammar:

@@ -19,6 +19,7 @@ from kouling.slot_types import Value
 MOST_PATH = 24  # units of slots that a path remembers
 SAME_FRAMES = 4  # in which a sentence that begins twice with the same unit is one
 LEAST_FLOW = 1e-4  # of a path that is worth keeping
+PAST_WEAK = 0.5  # share of a reading that a weak word, not heard, was swallowed
 SURE_LINK = 0.5  # of a path that is preferred to a shorter one
 MOST_SLOTS = 12  # values that an event has; KOULING_MAX_SLOTS
 
@@ -33,6 +34,7 @@ class SetGraph:
         unit: list[int] = []
         command: list[int] = []
         before: list[int] = []
+        share: list[float] = []
         before_at = [0]
         starts: list[int] = []
         ends: list[int] = []
@@ -49,8 +51,10 @@ class SetGraph:
             first = len(unit)
             unit += graph.unit
             command += [index] * len(graph.unit)
-            for nodes in graph.before:
-                before += [first + node for node in nodes]
+            for nodes, past in zip(graph.before, graph.past, strict=True):
+                arcs = sorted([(first + node, 1.0) for node in nodes] + [(first + node, PAST_WEAK) for node in past])
+                before += [node for node, _ in arcs]
+                share += [each for _, each in arcs]
                 before_at.append(len(before))
             starts += [first + node for node in graph.starts]
             ends += [first + node for node in graph.ends]
@@ -67,6 +71,7 @@ class SetGraph:
         self.ends = np.isin(np.arange(len(unit)), ends)
         # Arcs by the node that they lead to.
         self.before: Ints = np.array(before, dtype=np.int64)
+        self.share: Floats = np.array(share, dtype=np.float64)  # of what is before them that flows on
         self.before_at: Ints = np.array(before_at, dtype=np.int64)
         self.after: Ints = np.repeat(np.arange(len(unit)), np.diff(self.before_at))
         self.reached: Ints = np.flatnonzero(np.diff(self.before_at))  # nodes with one before them
@@ -152,8 +157,8 @@ class GraphSearch:
         """
         graph = self.graph
         unit = probabilities[graph.unit]
-        said_flow = np.where(graph.same, 0.0, self.said[graph.before])
-        rest_flow = self.rest[graph.before]
+        said_flow = np.where(graph.same, 0.0, self.said[graph.before] * graph.share)
+        rest_flow = self.rest[graph.before] * graph.share
         arcs = said_flow + rest_flow
         total = graph.sums(arcs)
         ages = graph.sums(said_flow * self.said_age[graph.before] + rest_flow * self.rest_age[graph.before])

@@ -2,11 +2,13 @@
 
 A node is a unit at a place in the phrase. There are as many nodes as words written, not as many as sentences: a slot is
 the automaton of its values, and what may come in any order has a copy for each set of members said before it.
+
+Weak words, as "a" and "with", are often swallowed: the graph leads past each, at a price that is the decoder's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kouling.phrases import AnyOrder, Choice, Node, Repeat, Row, Slot, Text
@@ -23,6 +25,7 @@ class WordGraph:
 
     unit: tuple[int, ...]
     before: tuple[tuple[int, ...], ...]  # of each node the nodes behind which it may be said, ascending
+    past: tuple[tuple[int, ...], ...]  # and those from which it is reached past one weak word
     starts: tuple[int, ...]  # nodes that a sentence may begin with, ascending
     ends: tuple[int, ...]  # and end with
     slot: tuple[int, ...]  # of each node the index of its slot, or -1
@@ -33,7 +36,7 @@ class WordGraph:
 
     @property
     def num_arcs(self) -> int:
-        return sum(map(len, self.before))
+        return sum(map(len, self.before + self.past))
 
 
 @dataclass
@@ -48,10 +51,15 @@ class _Piece:
 class Builder:
     """Makes the graph of one command, phrase by phrase."""
 
-    def __init__(self, spell: Callable[[str], Sequence[int]], types: Mapping[str, SlotType]) -> None:
-        """spell: a text -> the units that say it."""
+    def __init__(
+        self, spell: Callable[[str], Sequence[int]], types: Mapping[str, SlotType], weak: Collection[str] = ()
+    ) -> None:
+        """spell: a text -> the units that say it. weak: words that may be swallowed."""
         self.spell = spell
         self.types = types
+        self.weak = frozenset(weak)
+        self.is_weak: list[bool] = []
+        self.shortened: list[int] = []  # first nodes of values whose first word is left out
         self.unit: list[int] = []
         self.before: list[set[int]] = []
         self.slot: list[int] = []
@@ -71,9 +79,11 @@ class Builder:
         self.ends += made.last
 
     def graph(self) -> WordGraph:
+        before, past = self._past_weak_words()
         return WordGraph(
             unit=tuple(self.unit),
-            before=tuple(tuple(sorted(nodes)) for nodes in self.before),
+            before=tuple(tuple(sorted(nodes)) for nodes in before),
+            past=tuple(tuple(sorted(nodes)) for nodes in past),
             starts=tuple(sorted(set(self.starts))),
             ends=tuple(sorted(set(self.ends))),
             slot=tuple(self.slot),
@@ -82,6 +92,19 @@ class Builder:
             adds=tuple(self.adds),
             slots=tuple(self.slots.items()),
         )
+
+    def _past_weak_words(self) -> tuple[list[set[int]], list[set[int]]]:
+        """`before` and `past` of the graph. Not past what a value begins with or holds, nor two words at once; a
+        sentence neither begins nor ends past one, or it could be too short to be told from other speech."""
+        before = [set() if node in self.shortened else set(nodes) for node, nodes in enumerate(self.before)]
+        past = [set(self.before[node]) - before[node] for node in range(len(before))]
+        for node, nodes in enumerate(self.before):
+            for weak in nodes:
+                if self.is_weak[weak] and not (self.opens[weak] or self.piece[weak] or self.adds[weak]):
+                    past[node] |= self.before[weak] - before[node]
+        self.num_arcs = sum(map(len, before + past))
+        self._check_arcs()
+        return before, past
 
     def _build(self, node: Node) -> _Piece:
         match node:
@@ -139,28 +162,40 @@ class Builder:
         automaton = kind.automaton()
         chains: dict[tuple[Said, int, bool], tuple[int, int]] = {}
         entering: dict[int, list[int]] = {}
+        texts = {said.text for _, said, _ in automaton.arcs}
+        shorter = [(0, self._without_first(said), target) for source, said, target in automaton.arcs if not source]
+        arcs = [*automaton.arcs, *(arc for arc in shorter if arc[1].text and arc[1].text not in texts)]
         # By their targets: nodes then come in an order in which arcs lead on.
-        for source, said, target in sorted(automaton.arcs, key=lambda arc: arc[2]):
+        for source, said, target in sorted(arcs, key=lambda arc: arc[2]):
             key = (said, target, source == 0)
             if key in chains:
                 continue
             chains[key] = first, last = self._chain(said.text)
+            self.shortened += [first] if said.text not in texts else []
             self.slot[first:] = [slot] * (last + 1 - first)
             self.opens[first] = source == 0
             self.piece[last], self.adds[last] = said.piece, said.adds
             entering.setdefault(target, []).append(last)
-        for source, said, target in automaton.arcs:
+        for source, said, target in arcs:
             self._connect(entering.get(source, []), [chains[said, target, source == 0][0]])
         first_nodes = [first for (_, _, opens), (first, _) in chains.items() if opens]
         return _Piece(first_nodes, [node for state in sorted(automaton.last) for node in entering.get(state, [])])
 
+    def _without_first(self, said: Said) -> Said:
+        """Without its first word where that is weak; empty otherwise, and where another is weak too or none is left."""
+        first, _, rest = said.text.partition(" ")
+        return said._replace(text=rest if first in self.weak and rest not in self.weak else "")
+
     def _chain(self, text: str) -> tuple[int, int]:
         first = len(self.unit)
-        for unit in self.spell(text):
+        units = self.spell(text)
+        words = text.split() if len(text.split()) == len(units) else [""] * len(units)
+        for unit, word in zip(units, words, strict=True):
             if len(self.unit) >= MAX_NODES:
                 raise ValueError(f"the command has more than {MAX_NODES:,} words in its graph; allowed: fewer")
             self.before.append({len(self.unit) - 1} if len(self.unit) > first else set())
             self.unit.append(unit)
+            self.is_weak.append(word in self.weak)
             self.slot.append(-1)
             self.opens.append(False)
             self.piece.append("")
@@ -172,5 +207,8 @@ class Builder:
         for node in later:
             self.num_arcs += len(ahead - self.before[node])
             self.before[node] |= ahead
-            if self.num_arcs > MAX_ARCS:
-                raise ValueError(f"the command has more than {MAX_ARCS:,} arcs in its graph; allowed: fewer")
+            self._check_arcs()
+
+    def _check_arcs(self) -> None:
+        if self.num_arcs > MAX_ARCS:
+            raise ValueError(f"the command has more than {MAX_ARCS:,} arcs in its graph; allowed: fewer")

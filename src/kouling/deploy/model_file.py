@@ -26,7 +26,7 @@ from kouling.deploy import grid, state_scales
 from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded, through_bfloat16, to_bfloat16
 from kouling.deploy.state_scales import StateScales
 from kouling.features import mel_filters, povey_window
-from kouling.graph_search import SetGraph
+from kouling.graph_search import PAST_WEAK, SetGraph
 from kouling.recognizer import decoder_of, overlay_decoder
 
 MAGIC = b"KOULING\0"
@@ -157,12 +157,12 @@ def _packed_graph(graph: SetGraph, fillers: float) -> bytes:
         *(np.asarray(values, dtype="<i4") for values in (graph.unit, graph.command, graph.slot, graph.adds)),
         np.asarray(flags, dtype=np.uint8),
         graph.before_at.astype("<u4"),
-        graph.before.astype("<i4"),
+        np.where(graph.share < 1.0, ~graph.before, graph.before).astype("<i4"),
         piece_at.astype("<u4"),
         np.cumsum([piece_at[-1], *map(len, names)]).astype("<u4"),
         np.array([is_number for _, is_number in graph.slots], dtype=np.uint8),
     )
-    header = struct.pack("<4Id", len(graph.unit), len(graph.before), len(names), len(text), fillers)
+    header = struct.pack("<4I2d", len(graph.unit), len(graph.before), len(names), len(text), fillers, PAST_WEAK)
     return b"".join(_aligned(part) for part in (header, *(values.tobytes() for values in arrays), text))
 
 

@@ -180,7 +180,8 @@ def choose(
 
     def at(weight: float) -> NDArray[np.int64]:
         """The best threshold of each command where an alarm an hour costs `weight`."""
-        return np.argmin(costs + weight * rates, axis=1)
+        best: NDArray[np.int64] = np.argmin(costs + weight * rates, axis=1)
+        return best
 
     for limit in (per_hour, math.inf):  # inf: the count alone
 

@@ -39,6 +39,7 @@ CALIBRATION_WORDS = 120  # in the scenes by which errors of rounding are weighed
 RUNS = 2  # whose weights are averaged
 FAINT = 0.02  # confidence at which a phrase is made out where it is known that one of a few is said
 SHORT = 5  # phones: what has no more is in much that people say, or nearly
+SENTENCE_S = 8.0  # that a sentence of a grammar may take; an order with all that belongs to it takes six
 # What a taught command set's decoder does: it answers at once, since who says "computer" often talks on.
 DECODER = {"threshold": 0.5, "isolation_s": 0.0, "hesitation_s": 0.0}
 
@@ -136,7 +137,8 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
         features = scenes.draw_epoch(0, share)[0].features.astype(np.float32)
         weights = quantize.quantize(quantize.Mixed(max_bytes=MOST_BYTES[size]), info, weights, features)
     report("choosing thresholds")
-    info = replace(info, name=recipe.name, decoder=DECODER, commands=table)
+    decoder = DECODER if plan.by_phrase else {**DECODER, "max_command_duration_s": SENTENCE_S}
+    info = replace(info, name=recipe.name, decoder=decoder, commands=table)
     result = finish(info, weights, recipe, plan, work, STATE[size], asked.per_hour, cache)
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
