@@ -276,3 +276,14 @@ def test_mandarin_numbers_and_digits() -> None:
     ]:
         (heard,) = hear(decoder, spoken(text, units))
         assert heard.slots == slots, text
+
+
+def test_a_sentence_of_more_words_is_surer() -> None:
+    faint = spoken("large latte", sure=0.6)
+    plain, longer = (
+        hear(listening({**ORDERS, "threshold": 0.3}, confidence_per_word=per_word), faint) for per_word in (0.0, 2.0)
+    )
+    (one,), (other,) = plain, longer
+    assert one.slots == other.slots == {"drink": "latte", "size": "large"}
+    odds = other.confidence / (1 - other.confidence) / (one.confidence / (1 - one.confidence))
+    assert odds == pytest.approx(np.exp(2.0), rel=0.02)

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#define MOST_COUNTED 2 /* words behind the first that make a sentence surer */
+
 void decoder_place(decoder *d, const command_set *set, arena *memory) {
     const commands_header *h = set->header;
     uint32_t ends = 0;
@@ -42,10 +44,10 @@ void decoder_reset(decoder *d) {
     for (uint32_t c = 0; c < h->commands; c++) d->last_heard[c] = -INFINITY;
 }
 
-/* The calibrated confidence of a probability. */
-static double confident(const decoder *d, double p) {
+/* The calibrated confidence of a probability; what the length of a sentence adds. */
+static double confident(const decoder *d, double p, double more) {
     const double bounded = p < 1e-6 ? 1e-6 : p > 1 - 1e-6 ? 1 - 1e-6 : p;
-    const double logit = d->set.header->slope * log(bounded / (1 - bounded)) + d->set.header->bias;
+    const double logit = d->set.header->slope * log(bounded / (1 - bounded)) + d->set.header->bias + more;
     return 1 / (1 + exp(-logit));
 }
 
@@ -55,10 +57,13 @@ static int32_t inner_of(const decoder *d, const candidate *c) {
 }
 
 static double confidence_of(const decoder *d, const candidate *c) {
-    double p = c->probability < 1.0 ? c->probability : 1.0;
-    /* A sentence of many words is no less sure than the least sure of them. */
-    if (inner_of(d, c) >= 0 && d->readings[c->reading].weakest > p) p = d->readings[c->reading].weakest;
-    return confident(d, p * c->alone);
+    double p = c->probability < 1.0 ? c->probability : 1.0, more = 0.0;
+    if (inner_of(d, c) >= 0) { /* a sentence of many words is no less sure than the least sure of them */
+        const graph_path *read = &d->readings[c->reading];
+        if (read->weakest > p) p = read->weakest;
+        more = d->set.graph.header->per_word * (read->depth - 1 < MOST_COUNTED ? read->depth - 1 : MOST_COUNTED);
+    }
+    return confident(d, p * c->alone, more);
 }
 
 /* Whether someone may still talk on, which a sure command behind this one is not. */
@@ -263,7 +268,7 @@ static uint32_t slots_of(decoder *d, const graph_path *path) {
             last = slot, probability = 1.0;
         }
         probability *= (double)path->sure[i];
-        const double confidence = confident(d, probability);
+        const double confidence = confident(d, probability, 0.0);
         slots[count - 1].confidence = confidence >= 0.0 ? (float)confidence : 0.0f; /* a strange calibration makes NaN */
         add_word(g, &slots[count - 1], node);
     }

@@ -11,8 +11,8 @@ enum { GRAPH_STARTS = 1, GRAPH_ENDS = 2, GRAPH_OPENS = 4, GRAPH_GOES_ON = 8 }; /
 /* Behind the text of a command set of version 2. `docs/model-file.md` describes it. */
 typedef struct {
     uint32_t nodes, arcs, slots, text_bytes;
-    double fillers, past_weak;
-    uint32_t reserved[8];
+    double fillers, past_weak, per_word;
+    uint32_t reserved[6];
 } graph_header;
 
 typedef struct {

@@ -271,7 +271,7 @@ static int graph_read(graph *g, const commands_header *of) {
     reader from = {(const uint8_t *)of, of->graph_at, of->file_bytes, NULL, 0, 0};
     const graph_header *h = take(&from, 1, sizeof *h);
     if (from.failed || !within(h->nodes, 1, 1u << 20, 1) || h->arcs > 1u << 24 || h->slots > 65536 ||
-        !(h->fillers >= 0 && h->fillers <= 1) || !(h->past_weak >= 0 && h->past_weak <= 1))
+        !(h->fillers >= 0 && h->fillers <= 1) || !(h->past_weak >= 0 && h->past_weak <= 1) || !(h->per_word >= 0 && h->per_word <= 10))
         return 0;
     g->unit = take(&from, h->nodes, 4), g->command = take(&from, h->nodes, 4);
     g->slot = take(&from, h->nodes, 4), g->adds = take(&from, h->nodes, 4);

@@ -24,6 +24,7 @@ from kouling.commands import UNKNOWN, Command, CommandSet, joined
 from kouling.graph_search import GraphSearch, Reading, SetGraph, values
 
 BLANK_INDEX = 0
+MOST_COUNTED = 2  # words behind the first that make a sentence surer: many faint ones are no evidence
 DEFAULT_ONSET_S = 0.3  # of units whose onset was not calibrated
 
 Floats = NDArray[np.float64]
@@ -49,6 +50,9 @@ class DecoderConfig:
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
     confidence_slope: float = 1.0
     confidence_bias: float = 0.0
+    # Other speech holds a word of a grammar now and then, and two that make a sentence far less often: log odds that
+    # each word behind the first adds to the confidence of a command with slots, repetition or order.
+    confidence_per_word: float = 0.0
     # How far CTC's spike lies behind the first and the last sound of a word, by unit; seconds.
     onset_s: dict[str, float] = field(default_factory=dict)
     offset_s: dict[str, float] = field(default_factory=dict)
@@ -57,6 +61,8 @@ class DecoderConfig:
         for name, most in (("threshold", 1), ("sure", 1), ("confidence_slope", 100)):
             if not 0 < getattr(self, name) <= most:
                 raise ValueError(f"decoder.{name} is {getattr(self, name)}; allowed: above 0, at most {most}")
+        if not 0 <= self.confidence_per_word <= 10:
+            raise ValueError(f"decoder.confidence_per_word is {self.confidence_per_word}; allowed: 0 to 10")
         if not -100 <= self.confidence_bias <= 100:
             raise ValueError(f"decoder.confidence_bias is {self.confidence_bias}; allowed: -100 to 100")
         for name in ("refractory_s", "max_gap_s", "settle_s", "isolation_s", "hesitation_s", "priming_s"):
@@ -71,10 +77,11 @@ class DecoderConfig:
                 if type(lag_s) not in (int, float) or not -60 <= lag_s <= 60:
                     raise ValueError(f"decoder.{name} of {unit!r} is {lag_s!r}; allowed: -60 to 60")
 
-    def confidence(self, probability: float) -> float:
-        """The calibrated confidence of a phrase of this probability."""
+    def confidence(self, probability: float, words: int = 1) -> float:
+        """The calibrated confidence of a phrase of this probability. words: that make a sentence of a graph."""
         bounded = min(max(probability, 1e-6), 1 - 1e-6)
         logit = self.confidence_slope * np.log(bounded / (1 - bounded)) + self.confidence_bias
+        logit += self.confidence_per_word * min(words - 1, MOST_COUNTED)
         return float(1 / (1 + np.exp(-logit)))
 
 
@@ -333,10 +340,10 @@ class Decoder:
         return not any(self._confidence(other) >= self.config.sure for other in later)
 
     def _confidence(self, candidate: Candidate) -> float:
-        probability = min(candidate.probability, 1.0)
+        probability, words = min(candidate.probability, 1.0), 1
         if candidate.reading:  # a sentence of many words is no less sure than the least sure of them
-            probability = max(probability, candidate.reading.weakest)
-        return self.config.confidence(probability * candidate.alone)
+            probability, words = max(probability, candidate.reading.weakest), candidate.depth
+        return self.config.confidence(probability * candidate.alone, words)
 
     def _event(self, candidate: Candidate, confidence: float) -> Command:
         node, slots = candidate.node, []

@@ -28,7 +28,7 @@ def add(verbs: Any) -> None:
         "--more", type=Path, metavar="DIR", help="go on with MODEL: learn from clips that `kouling listen --keep` kept"
     )
     learn.add_argument(
-        "--false-alarms-per-hour", type=float, default=0.5, metavar="R", help="of the whole set (%(default)s)"
+        "--false-alarms-per-hour", type=float, metavar="R", help="of the whole set (0.5; of one with slots 10)"
     )
     learn.add_argument("--voices", metavar="ENGINES", help="espeak-ng, flite, festival, pico, piper: those there are")
     learn.add_argument("--epochs", type=int, metavar="N", help="how long to learn (by the size of the set)")
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         from kouling.train.speak import BACKENDS
     except ModuleNotFoundError as error:
         raise ValueError(f"teaching needs {error.name}; install with: pip install 'kouling[train]'") from None
-    if not 0 < options.false_alarms_per_hour <= 1e6:
+    if options.false_alarms_per_hour is not None and not 0 < options.false_alarms_per_hour <= 1e6:
         raise ValueError(f"--false-alarms-per-hour {options.false_alarms_per_hour}; allowed: above 0")
     if options.epochs is not None and not 1 <= options.epochs <= 1000:
         raise ValueError(f"--epochs {options.epochs}; allowed: 1 to 1000")

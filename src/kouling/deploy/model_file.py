@@ -140,10 +140,14 @@ def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
     content = header.ljust(COMMANDS_HEADER_BYTES - 20, b"\0") + parts
     if decoder.graph is None:
         return _file(COMMANDS_MAGIC, COMMANDS_VERSION, content)
-    return _file(COMMANDS_MAGIC, COMMANDS_WITH_GRAPHS, content + _packed_graph(decoder.graph, decoder.search.fillers))
+    return _file(
+        COMMANDS_MAGIC,
+        COMMANDS_WITH_GRAPHS,
+        content + _packed_graph(decoder.graph, decoder.search.fillers, settings.confidence_per_word),
+    )
 
 
-def _packed_graph(graph: SetGraph, fillers: float) -> bytes:
+def _packed_graph(graph: SetGraph, fillers: float, per_word: float) -> bytes:
     """See `graph` in graph.h."""
     pieces = [piece.encode() for piece in graph.piece]
     names = [name.encode() for name, _ in graph.slots]
@@ -162,7 +166,8 @@ def _packed_graph(graph: SetGraph, fillers: float) -> bytes:
         np.cumsum([piece_at[-1], *map(len, names)]).astype("<u4"),
         np.array([is_number for _, is_number in graph.slots], dtype=np.uint8),
     )
-    header = struct.pack("<4I2d", len(graph.unit), len(graph.before), len(names), len(text), fillers, PAST_WEAK)
+    counts = (len(graph.unit), len(graph.before), len(names), len(text))
+    header = struct.pack("<4I3d", *counts, fillers, PAST_WEAK, per_word)
     return b"".join(_aligned(part) for part in (header, *(values.tobytes() for values in arrays), text))
 
 

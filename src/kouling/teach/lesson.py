@@ -21,6 +21,7 @@ MOST_SMALL = 10  # phrases for a small model
 SENTENCES = 2500  # drawn from a grammar
 CLIPS = 5000  # of phrases, shared out among them
 LONG = 4  # phones of a word that may be mistaken for another one
+MOST_ALONE = 25  # voices that say one sentence of a grammar
 FEWEST, MOST = 60, 500  # voices that say one phrase
 VALID_PERCENT = 12
 FOLDER = Path(__file__).parent
@@ -65,8 +66,12 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
         else set()
     )
     spoken: list[tuple[str, str, int]] = []
-    voices = min(max(CLIPS // len(sentences), FEWEST), MOST) if by_phrase else 1
+    alone = Counter(command_of.values())
     for sentence in sentences:
+        if by_phrase:
+            voices = min(max(CLIPS // len(sentences), FEWEST), MOST)
+        else:  # a command of few sentences is heard as often as one of many
+            voices = min(max(SENTENCES // len(alone) // alone[command_of[sentence]], 1), MOST_ALONE)
         ways = ways_to_say(sentence, commands)
         spoken += [(sentence, way, -(-voices // len(ways))) for way in ways]
         if language == "en" and by_phrase and sentence not in alike and len(ways) == 1 and "[[" not in ways[0]:
