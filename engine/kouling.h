@@ -122,8 +122,12 @@ kouling_status kouling_features(kouling_stream *stream, const int16_t *samples, 
                                 float *features, size_t room, size_t *frames);
 /* Feature frames, a multiple of the step -> log-probabilities, `units` floats for each encoder frame. */
 kouling_status kouling_log_probs(kouling_stream *stream, const float *features, size_t frames, float *log_probs);
+/* The same, but what the last block says, `width` floats for each encoder frame: commands are enrolled from it. */
+kouling_status kouling_width(const kouling_model *model, uint32_t *width);
+kouling_status kouling_hidden(kouling_stream *stream, const float *features, size_t frames, float *hidden);
 /* Log-probabilities made elsewhere, by an NPU, of one encoder frame after another -> events. `used`: of the `frames`;
- * fewer when `events`, of KOULING_MAX_EVENTS, is full: call again with the rest. */
+ * fewer when `events`, of KOULING_MAX_EVENTS, is full: call again with the rest. KOULING_NOT_ALLOWED where the command
+ * set has enrolled commands, which are not heard by log-probabilities. */
 kouling_status kouling_decode(kouling_stream *stream, const float *log_probs, size_t frames, size_t *used,
                               kouling_event *events, size_t *heard);
 

@@ -35,6 +35,7 @@ public:
         std::memcpy(memory.bytes, file.c_str(), file.size());
         require(kouling_model_open(&model, memory.bytes, file.size()));
         require(kouling_shape(&model, &mels, &step, &units));
+        require(kouling_width(&model, &width));
     }
     std::string text() const {
         const char *text;
@@ -43,7 +44,7 @@ public:
         return {text, size};
     }
     kouling_model model{};
-    uint32_t mels{}, step{}, units{};
+    uint32_t mels{}, step{}, units{}, width{};
 
 private:
     Memory memory;
@@ -125,6 +126,18 @@ public:
         }
         return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, owner->units}, keeper));
     }
+    nb::object hidden(Features features, uint32_t subsampling) {
+        if (features.shape(1) != owner->mels || features.shape(0) % owner->step)
+            throw nb::value_error("features must be (T, mels), T a multiple of the step");
+        const size_t count = features.shape(0) / subsampling;
+        auto *made = new float[count * owner->width + 1];
+        nb::capsule keeper(made, [](void *p) noexcept { delete[] static_cast<float *>(p); });
+        {
+            nb::gil_scoped_release released;
+            require(kouling_hidden(stream, features.data(), features.shape(0), made));
+        }
+        return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, owner->width}, keeper));
+    }
     nb::list decode(Features log_probs) {
         if (log_probs.shape(1) != owner->units) throw nb::value_error("log_probs must be (N, units)");
         std::vector<Heard> all;
@@ -175,5 +188,6 @@ NB_MODULE(_engine, m) {
         .def("finish", &Stream::finish)
         .def("features", &Stream::features, nb::arg("samples"))
         .def("log_probs", &Stream::log_probs, nb::arg("features"), nb::arg("subsampling"))
+        .def("hidden", &Stream::hidden, nb::arg("features"), nb::arg("subsampling"))
         .def("decode", &Stream::decode, nb::arg("log_probs"));
 }

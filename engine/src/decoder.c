@@ -25,6 +25,13 @@ void decoder_place(decoder *d, const command_set *set, arena *memory) {
     d->open = arena_take(memory, ends, sizeof(candidate));
     d->most_waiting = ends < DECODER_WAITING - DECODER_WAITED ? ends + DECODER_WAITED : DECODER_WAITING;
     d->waiting = arena_take(memory, (size_t)d->most_waiting + 1, sizeof(candidate));
+    const templates_header *t = set->templates.header;
+    d->recorded.set = set->templates;
+    if (t) {
+        d->recorded.rows = arena_take(memory, t->rows, sizeof(template_path));
+        d->recorded.lately = arena_take(memory, (size_t)t->templates * TEMPLATES_LATELY, sizeof(template_path));
+        d->recorded.peaks = arena_take(memory, t->commands, sizeof(template_peak));
+    }
     if (!g->header) return;
     const uint32_t readings = d->most_open + d->most_waiting + 1;
     d->search.mass = arena_take(memory, g->header->nodes, sizeof(node_state));
@@ -39,6 +46,7 @@ void decoder_reset(decoder *d) {
     const commands_header *h = d->set.header;
     d->frame = d->known_count = d->known_at = d->open_count = d->waiting_count = d->slot_count = 0;
     if (d->set.graph.header) graph_reset(&d->search);
+    if (d->set.templates.header) templates_reset(&d->recorded);
     memset(d->nodes, 0, h->nodes * sizeof(node_state));
     for (uint32_t u = 0; u < h->units; u++) d->before[u] = 0.0;
     for (uint32_t c = 0; c < h->commands; c++) d->last_heard[c] = -INFINITY;
@@ -338,17 +346,40 @@ static uint32_t decide(decoder *d, int final, kouling_event *events) {
     return heard;
 }
 
+/* One command that is known from recordings, if one has settled. A command that has phrases too is heard once. */
+static uint32_t decide_recorded(decoder *d, uint32_t settle, kouling_event *events) {
+    const commands_header *h = d->set.header;
+    template_peak peak;
+    for (int32_t found; (found = templates_decide(&d->recorded, d->frame, settle, &peak)) >= 0;) {
+        const uint32_t command = (uint32_t)d->set.templates.command[found];
+        const double tail = d->set.templates.header->tail, end = (double)peak.end + 1.0 - tail;
+        if (fabs(end - d->last_heard[command]) < h->refractory) continue;
+        if (end > d->last_heard[command]) d->last_heard[command] = end;
+        const double start_s = peak.start * h->frame_s, end_s = end * h->frame_s;
+        *events = (kouling_event){d->set.text + d->set.name_at[command], d->set.name_at[command + 1] - d->set.name_at[command],
+                                  command, peak.likeness < 1.0f ? peak.likeness : 1.0f, start_s,
+                                  end_s > start_s ? end_s : start_s, NULL, 0};
+        return 1;
+    }
+    return 0;
+}
+
 int decoder_has_room(const decoder *d) { return d->slot_count + DECODER_SLOTS_LEFT <= DECODER_SLOTS; }
 
-uint32_t decoder_advance(decoder *d, const float *log_probs, kouling_event *events) {
+uint32_t decoder_advance(decoder *d, const float *log_probs, const float *hidden, kouling_event *events) {
     advance(d, log_probs);
     close_settled(d, 0);
-    const uint32_t heard = decide(d, 0, events);
+    uint32_t heard = decide(d, 0, events);
+    if (d->set.templates.header && hidden) {
+        templates_advance(&d->recorded, hidden, d->frame, d->set.threshold);
+        heard += decide_recorded(d, d->set.header->settle, events + heard);
+    }
     d->frame++;
     return heard;
 }
 
 uint32_t decoder_flush(decoder *d, kouling_event *events) {
     close_settled(d, 1);
-    return decide(d, 1, events);
+    const uint32_t heard = decide(d, 1, events);
+    return heard + (d->set.templates.header ? decide_recorded(d, 0, events + heard) : 0);
 }

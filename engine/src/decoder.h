@@ -5,13 +5,15 @@
 #include "encoder.h"
 #include "graph.h"
 #include "kouling.h"
+#include "templates.h"
 
-#define COMMANDS_VERSION 2
-#define COMMANDS_OLDEST 1 /* of which all are read: there are no graphs in it */
+#define COMMANDS_VERSION 3
+#define COMMANDS_OLDEST 1 /* of which all are read: 2 brought graphs, 3 templates */
 /* Phrases that wait for their decision at once; of more the least likely are dropped. In a frame each end of a phrase may
  * join them, and what has waited through one no longer overlaps: of that there are few. */
 #define DECODER_WAITING 64
 #define DECODER_WAITED 16
+#define DECODER_EVENTS (DECODER_WAITING + 2) /* of a frame: those that waited, one more, and one of templates */
 /* Ends of graphs that are open at once; no more are opened. */
 #define DECODER_GRAPH_OPEN 128
 /* Slots of the events of one call, and for how many there must be room before a frame is decoded. */
@@ -25,7 +27,7 @@ typedef struct {
     uint32_t nodes, commands, units, beyond, text_bytes;
     uint32_t settle, isolation, hesitation, unknown; /* frames; the unit of unknown words, 0 where there is none */
     uint32_t graph_at; /* version 2: where the graphs begin, 0 where there are none */
-    uint32_t reserved;
+    uint32_t templates_at; /* version 3: where the templates begin, likewise */
     double frame_s, first_frame_s, max_gap, max_frames, refractory, sure, slope, bias;
 } commands_header;
 
@@ -38,6 +40,7 @@ typedef struct {
     const uint32_t *name_at;           /* [commands + 1] into the text */
     const char *text;
     graph graph;
+    templates templates;
 } command_set;
 
 typedef struct {
@@ -50,6 +53,7 @@ typedef struct {
 typedef struct {
     command_set set;
     graph_search search;
+    template_search recorded;
     uint32_t frame, known_count, known_at, open_count, most_open, tree_ends, waiting_count, most_waiting, slot_count;
     node_state *nodes;
     double *before;     /* [units] */
@@ -69,8 +73,9 @@ void decoder_place(decoder *d, const command_set *set, arena *memory);
 void decoder_reset(decoder *d);
 /* Whether the slots of what a frame may decide find room. A call begins with none. */
 int decoder_has_room(const decoder *d);
-/* One frame of log-probabilities -> how many events it decides, written from `events` on. */
-uint32_t decoder_advance(decoder *d, const float *log_probs, kouling_event *events);
+/* One frame of log-probabilities, and of what the last block says, which templates are compared with -> how many events
+ * it decides, at most DECODER_EVENTS, written from `events` on. */
+uint32_t decoder_advance(decoder *d, const float *log_probs, const float *hidden, kouling_event *events);
 uint32_t decoder_flush(decoder *d, kouling_event *events);
 
 #endif

@@ -259,7 +259,7 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
     multiply_rows(e, &output, e->h, frames, e->x, m->width, 1);
 }
 
-void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs) {
+void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs, float *hidden) {
     const model_header *m = e->model;
     reader weights = model_weights(m);
     run_stem(e, &weights, features, frames);
@@ -274,6 +274,7 @@ void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_
     e->key_row = (e->key_row + frames) % (m->left_context + 1);
     e->past_row = (e->past_row + frames) % m->kernel;
     e->seen = m->left_context - e->seen < frames ? m->left_context : e->seen + frames;
+    if (hidden) memcpy(hidden, e->x, (size_t)frames * m->width * sizeof(float));
     const linear head = read_linear(&weights, m->units, m->width);
     const size_t stride = padded(m->units);
     multiply_rows(e, &head, e->x, frames, e->wide, stride, 0);

@@ -37,7 +37,8 @@ typedef struct {
 /* Lay out an encoder that computes up to `most` frames at once. */
 void encoder_place(encoder *e, const model_header *model, uint32_t most, arena *memory);
 void encoder_reset(encoder *e);
-/* features: [frames * subsampling][mels] -> log_probs [frames][units]; frames at most `most`. */
-void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs);
+/* features: [frames * subsampling][mels] -> log_probs [frames][units]; frames at most `most`. hidden: what the last block
+ * says, [frames][width], where it is not NULL. */
+void encoder_run(encoder *e, const float *features, uint32_t frames, float *log_probs, float *hidden);
 
 #endif

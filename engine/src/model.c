@@ -288,12 +288,34 @@ static int graph_read(graph *g, const commands_header *of) {
            ascending(g->piece_at, h->nodes, h->text_bytes) && ascending(g->name_at, h->slots, h->text_bytes);
 }
 
+/* Whether the templates behind a command set make sense. */
+static int templates_read(templates *t, const commands_header *of) {
+    if (!is_section(of->templates_at, sizeof(templates_header), sizeof *of, of->file_bytes)) return 0;
+    reader from = {(const uint8_t *)of, of->templates_at, of->file_bytes, NULL, 0, 0};
+    const templates_header *h = take(&from, 1, sizeof *h);
+    if (from.failed || !within(h->commands, 1, of->commands, 1) || !within(h->templates, h->commands, 1u << 16, 1) ||
+        !within(h->rows, h->templates, 1u << 20, 1) || !within(h->width, 16, 4096, 16) || h->tail > 1000)
+        return 0;
+    t->command = take(&from, h->commands, 4);
+    t->template_at = take(&from, (size_t)h->commands + 1, 4), t->row_at = take(&from, (size_t)h->templates + 1, 4);
+    t->rows = take(&from, (size_t)h->rows * h->width, 4), t->bias = take(&from, h->rows, 4);
+    if (from.failed || !all_within(t->command, h->commands, 0, (int64_t)of->commands - 1)) return 0;
+    if (t->template_at[0] || t->template_at[h->commands] != h->templates || t->row_at[0] || t->row_at[h->templates] != h->rows) return 0;
+    for (uint32_t c = 0; c < h->commands; c++) /* none of either is empty */
+        if (t->template_at[c] >= t->template_at[c + 1] || (c && t->command[c - 1] >= t->command[c])) return 0;
+    for (uint32_t i = 0; i < h->templates; i++)
+        if (t->row_at[i] >= t->row_at[i + 1]) return 0;
+    t->header = h;
+    return 1;
+}
+
 kouling_status commands_read(command_set *set, const void *data) {
     const commands_header *h = data;
-    const int has_graph = h->version >= 2 && h->graph_at;
+    const int has_graph = h->version >= 2 && h->graph_at, has_templates = h->version >= 3 && h->templates_at;
     memset(&set->graph, 0, sizeof set->graph);
+    memset(&set->templates, 0, sizeof set->templates);
     reader from = {data, sizeof *h, h->file_bytes, NULL, 0, 0};
-    if (!within(h->nodes, has_graph ? 1 : 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
+    if (!within(h->nodes, has_graph || has_templates ? 1 : 2, 1u << 20, 1) || !within(h->commands, 1, 1u << 16, 1) || !within(h->units, 2, 65536, 1) ||
         !within(h->settle, 1, 65536, 1) || h->isolation > 65536 || h->hesitation > 65536 || h->unknown >= h->units)
         return KOULING_CORRUPT;
     set->header = h;
@@ -314,6 +336,7 @@ kouling_status commands_read(command_set *set, const void *data) {
     for (uint32_t c = 0; fits && c < h->commands; c++)
         fits = set->name_at[c] <= set->name_at[c + 1] && set->name_at[c + 1] <= h->text_bytes;
     if (fits && has_graph) fits = graph_read(&set->graph, h);
+    if (fits && has_templates) fits = templates_read(&set->templates, h);
     return fits ? KOULING_OK : KOULING_CORRUPT;
 }
 

@@ -19,6 +19,7 @@ struct kouling_stream {
     int16_t samples[WINDOW_SAMPLES];
     float *features;  /* [most * subsampling][mels] */
     float *log_probs; /* [most][units] */
+    float *hidden;    /* [most][width] where the command set has templates, else NULL */
 };
 
 /* Feature frames that a step consumes. */
@@ -32,6 +33,7 @@ static size_t place(kouling_stream *s, const model_header *m, const command_set 
     decoder_place(&s->decoder, commands, &from);
     s->features = arena_take(&from, (size_t)most * m->subsampling * m->mels, sizeof(float));
     s->log_probs = arena_take(&from, (size_t)most * m->units, sizeof(float));
+    s->hidden = commands->templates.header ? arena_take(&from, (size_t)most * m->width, sizeof(float)) : NULL;
     return from.at;
 }
 
@@ -41,7 +43,9 @@ static kouling_status choose(const kouling_model *model, const kouling_commands 
     if (frames < 1 || frames > KOULING_MAX_FRAMES) return KOULING_NOT_ALLOWED;
     *m = model->data;
     const kouling_status status = commands_read(set, commands ? commands->data : (const uint8_t *)model->data + (*m)->commands_at);
-    return status == KOULING_OK && set->header->units != (*m)->units ? KOULING_UNFIT : status; /* opened for another one */
+    if (status != KOULING_OK) return status;
+    const templates_header *recorded = set->templates.header; /* it may have been opened for another model */
+    return set->header->units != (*m)->units || (recorded && recorded->width != (*m)->width) ? KOULING_UNFIT : KOULING_OK;
 }
 
 kouling_status kouling_stream_size(const kouling_model *model, const kouling_commands *commands, uint32_t frames,
@@ -91,7 +95,7 @@ kouling_status kouling_reset(kouling_stream *s) {
     memset(s->features, 0, (size_t)s->encoder.most * m->subsampling * m->mels * sizeof(float));
     for (uint32_t left = m->priming_frames; left > 0;) {
         const uint32_t now = left < s->encoder.most ? left : s->encoder.most;
-        encoder_run(&s->encoder, s->features, now, s->log_probs);
+        encoder_run(&s->encoder, s->features, now, s->log_probs, s->hidden);
         left -= now;
     }
     return KOULING_OK;
@@ -123,7 +127,7 @@ static void make_features(kouling_stream *s, float *features) {
 static void make_log_probs(kouling_stream *s) {
     const model_header *m = s->encoder.model;
     const uint32_t step = step_of(m), whole = s->features_waiting / step * step;
-    encoder_run(&s->encoder, s->features, whole / m->subsampling, s->log_probs);
+    encoder_run(&s->encoder, s->features, whole / m->subsampling, s->log_probs, s->hidden);
     s->features_waiting -= whole;
     memmove(s->features, s->features + (size_t)whole * m->mels, (size_t)s->features_waiting * m->mels * sizeof(float));
     s->decoded = 0;
@@ -132,10 +136,12 @@ static void make_log_probs(kouling_stream *s) {
 
 /* Decode what is made -> whether there was room for all events. */
 static int decode(kouling_stream *s, kouling_event *events, size_t *heard) {
-    const uint32_t units = s->encoder.model->units;
+    const uint32_t units = s->encoder.model->units, width = s->encoder.model->width;
     while (s->decoded < s->made) {
-        if (*heard + DECODER_WAITING + 1 > KOULING_MAX_EVENTS || !decoder_has_room(&s->decoder)) return 0;
-        *heard += decoder_advance(&s->decoder, s->log_probs + (size_t)s->decoded++ * units, events + *heard);
+        if (*heard + DECODER_EVENTS > KOULING_MAX_EVENTS || !decoder_has_room(&s->decoder)) return 0;
+        const size_t n = s->decoded++;
+        const float *hidden = s->hidden ? s->hidden + n * width : NULL;
+        *heard += decoder_advance(&s->decoder, s->log_probs + n * units, hidden, events + *heard);
     }
     return 1;
 }
@@ -181,7 +187,7 @@ kouling_status kouling_finish(kouling_stream *s, kouling_event *events, size_t *
         make_log_probs(s);
         if (!decode(s, events, heard)) return KOULING_OK;
     }
-    if (*heard + DECODER_WAITING + 1 <= KOULING_MAX_EVENTS) *heard += decoder_flush(&s->decoder, events + *heard);
+    if (*heard + DECODER_EVENTS <= KOULING_MAX_EVENTS) *heard += decoder_flush(&s->decoder, events + *heard);
     return KOULING_OK;
 }
 
@@ -203,9 +209,25 @@ kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_
     if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / m->units) return KOULING_NOT_ALLOWED;
     for (size_t left = frames / m->subsampling; left > 0;) {
         const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
-        encoder_run(&s->encoder, features, now, log_probs);
+        encoder_run(&s->encoder, features, now, log_probs, NULL);
         features += (size_t)now * m->subsampling * m->mels;
         log_probs += (size_t)now * m->units;
+        left -= now;
+    }
+    return KOULING_OK;
+}
+
+kouling_status kouling_hidden(kouling_stream *s, const float *features, size_t frames, float *hidden) {
+    if (!s || ((!features || !hidden) && frames)) return KOULING_NULL;
+    if (s->ready != READY) return KOULING_NOT_READY;
+    const model_header *m = s->encoder.model;
+    const size_t most = MOST_BYTES / sizeof(float);
+    if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / m->width) return KOULING_NOT_ALLOWED;
+    for (size_t left = frames / m->subsampling; left > 0;) {
+        const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
+        encoder_run(&s->encoder, features, now, s->log_probs, hidden);
+        features += (size_t)now * m->subsampling * m->mels;
+        hidden += (size_t)now * m->width;
         left -= now;
     }
     return KOULING_OK;
@@ -216,10 +238,16 @@ kouling_status kouling_decode(kouling_stream *s, const float *log_probs, size_t 
     if (!s || (!log_probs && frames) || !used || !events || !heard) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const uint32_t units = s->encoder.model->units;
-    if (frames > MOST_BYTES / sizeof(float) / units) return KOULING_NOT_ALLOWED;
+    if (frames > MOST_BYTES / sizeof(float) / units || s->hidden) return KOULING_NOT_ALLOWED;
     *used = *heard = s->decoder.slot_count = 0;
-    for (; *used < frames && *heard + DECODER_WAITING + 1 <= KOULING_MAX_EVENTS && decoder_has_room(&s->decoder); ++*used)
-        *heard += decoder_advance(&s->decoder, log_probs + *used * units, events + *heard);
+    for (; *used < frames && *heard + DECODER_EVENTS <= KOULING_MAX_EVENTS && decoder_has_room(&s->decoder); ++*used)
+        *heard += decoder_advance(&s->decoder, log_probs + *used * units, NULL, events + *heard);
+    return KOULING_OK;
+}
+
+kouling_status kouling_width(const kouling_model *model, uint32_t *width) {
+    if (!model || !model->data || !width) return KOULING_NULL;
+    *width = ((const model_header *)model->data)->width;
     return KOULING_OK;
 }
 

@@ -18,6 +18,7 @@ from kouling.config import read_toml
 from kouling.grammar import Grammar
 from kouling.phrases import normalize, parts_words
 from kouling.slot_types import Value
+from kouling.templates import Templates
 from kouling.word_graph import MAX_ARCS, MAX_NODES, Builder, WordGraph
 
 BLANK = "<blank>"  # of CTC: nothing new in this frame
@@ -64,6 +65,7 @@ class CommandSpec:
     sequences: tuple[tuple[int, ...], ...]  # every way to say it, as indices into the units; distinct, in written order
     threshold: float | None = None  # None: the set's, else the model's
     graph: WordGraph | None = None  # instead of sequences, where there are slots, repetition or order
+    enrolled: Templates | None = None  # of recordings, beside phrases or instead of them
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _spelled(command: Grammar, vocabulary: _Vocabulary, weak: Sequence[str]) -> 
         except ValueError as error:
             raise ValueError(f"phrase {phrase!r}: {error}") from None
     graph = None if command.plain else builder.graph()
-    return CommandSpec(command.name, command.phrases, tuple(sequences), command.threshold, graph)
+    return CommandSpec(command.name, command.phrases, tuple(sequences), command.threshold, graph, command.enrolled)
 
 
 def _words(units: Sequence[str]) -> list[tuple[int, str]]:

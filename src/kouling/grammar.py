@@ -16,6 +16,7 @@ from typing import Any
 from kouling import phrases, slot_types
 from kouling.phrases import AnyOrder, Choice, Node, Repeat, Row, Slot, Text
 from kouling.slot_types import BUILT_IN, SlotType, Value
+from kouling.templates import Templates
 
 RESERVED_NAMES = ("", "_unknown_", "_silence_")  # the latter two are labels of `kouling evaluate`
 MAX_COMMANDS = 2_000
@@ -40,6 +41,7 @@ class Grammar:
     say: tuple[str, ...] = ()  # how a synthesiser is asked to say it, where its spelling misleads
     trees: tuple[Node, ...] = ()  # of the phrases, joined as written
     types: Mapping[str, SlotType] = field(default_factory=dict)  # of the slots, as a phrase names them
+    enrolled: Templates | None = None  # of recordings; a command may have these instead of phrases
 
     @property
     def plain(self) -> bool:
@@ -163,16 +165,17 @@ def read(table: dict[str, Any], name: str, language: str = "en") -> GrammarSet:
 
 
 def _command(entry: dict[str, Any], parts: Mapping[str, str], slots: Mapping[str, SlotType], language: str) -> Grammar:
-    _check_keys(entry, ("name", "phrases", "threshold", "say"))
+    _check_keys(entry, ("name", "phrases", "threshold", "say", "enrolled"))
     if "name" not in entry:
         raise ValueError("name is missing; needed: a string")
     name = entry["name"]
     if not isinstance(name, str) or name.strip() in RESERVED_NAMES:
         raise ValueError(f"name is {name!r}; allowed: a string that is none of {', '.join(map(repr, RESERVED_NAMES))}")
-    written = entry.get("phrases", [name.replace("_", " ")])
+    enrolled = Templates.of_table(entry["enrolled"]) if "enrolled" in entry else None
+    written = entry.get("phrases", [] if enrolled else [name.replace("_", " ")])
     if not isinstance(written, list) or not all(isinstance(phrase, str) for phrase in written):
         raise ValueError(f"phrases is {written!r} ({type(written).__name__}); allowed: a list of strings")
-    if not written:
+    if not written and not enrolled:
         raise ValueError("phrases is empty; allowed: one phrase or more, or no key `phrases` at all")
     threshold = _number(entry, "threshold", 1.0)
     say = _say(name, entry["say"]) if "say" in entry else ()
@@ -191,7 +194,7 @@ def _command(entry: dict[str, Any], parts: Mapping[str, str], slots: Mapping[str
         except ValueError as error:
             raise ValueError(f"phrase {phrase!r}: {error}") from None
         trees.append(tree)
-    return Grammar(name, tuple(written), threshold, say, tuple(trees), types)
+    return Grammar(name, tuple(written), threshold, say, tuple(trees), types, enrolled)
 
 
 def _type(kind: str, slots: Mapping[str, SlotType], language: str) -> SlotType:

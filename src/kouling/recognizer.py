@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import commands
+from kouling import commands, templates
 from kouling.checkpoint import ModelInfo
 from kouling.commands import Command, CommandSet
 from kouling.config import overlay
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MODELS = Path(__file__).parent / "models"
 DEFAULT_MODEL = "en-commands"
+SPEECH_MODEL = "en-speech"  # knows the sounds of speech and no words: of enrolled commands; for the C engine only
 ENGINE_FILE = "model.kouling"  # of the C engine
 BUNDLE_FILE = "model.json"  # of a bundle, an export for another runtime; see deploy/bundle.py
 STEP_FILE = "step.onnx"  # of ONNX Runtime, where the engine was not built
@@ -49,11 +50,17 @@ class Recognizer:
     def __init__(self, runner: Runner, command_set: CommandSet | None = None) -> None:
         """command_set: what to listen for; the model's own commands if left out.
 
-        Raises: ValueError where the model's decoder settings are unusable.
+        Raises: ValueError where the model's decoder settings are unusable, and for enrolled commands, which only the C
+        engine hears.
         """
         self.runner = runner
         self.info = runner.info
         self.command_set = command_set or own_commands(self.info)
+        for spec in self.command_set.commands:
+            if spec.enrolled:
+                raise ValueError(
+                    f"command {spec.name!r} was enrolled, and only the C engine hears such; use a .kouling model"
+                )
         self._log_mel = LogMel(self.info.config.features)
         self._decoder = decoder_of(self.info, self.command_set)
         self._primed = self._after_silence(self._decoder.config.priming_s)
@@ -138,7 +145,11 @@ def chosen_commands(info: ModelInfo, command_set: str | Path | None) -> CommandS
 
 
 def decoder_of(info: ModelInfo, command_set: CommandSet) -> Decoder:
-    """The decoder of a model's stream. Raises: ValueError as `overlay_decoder`."""
+    """The decoder of a model's stream. Raises: ValueError as `overlay_decoder`, and for a command that was enrolled with
+    another model."""
+    for spec in command_set.commands:
+        if spec.enrolled:
+            templates.check(info, spec.name, spec.enrolled)
     config = info.config
     first_frame_s = -config.encoder.lookahead * config.features.frame_shift_ms / 1000
     return Decoder(info.units, command_set, overlay_decoder(info), config.encoder_frame_s, first_frame_s)
@@ -164,7 +175,7 @@ def as_int16(samples: NDArray[Any]) -> NDArray[np.int16]:
 
 
 def model_names() -> list[str]:
-    """The models that are installed with kouling, the default first."""
+    """The models of words that are installed with kouling, the default first."""
     found = sorted(path.parent.name for path in MODELS.glob(f"*/{STEP_FILE}"))
     return sorted(found, key=lambda name: (name != DEFAULT_MODEL, name))
 
@@ -175,7 +186,7 @@ def find_model(model: str | Path) -> Path:
 
     Raises: ValueError listing the models there are.
     """
-    path = MODELS / str(model) if str(model) in model_names() else Path(model)
+    path = MODELS / str(model) if str(model) in (*model_names(), SPEECH_MODEL) else Path(model)
     built = importlib.util.find_spec("kouling._engine") is not None
     for name in (ENGINE_FILE, STEP_FILE, BUNDLE_FILE) if built else (STEP_FILE, BUNDLE_FILE):
         if (path / name).is_file():
@@ -189,7 +200,7 @@ def find_model(model: str | Path) -> Path:
             )
         return path
     raise ValueError(
-        f"no model {str(model)!r}; installed: {', '.join(model_names()) or 'none'}; or give the path of one"
+        f"no model {str(model)!r}; installed: {', '.join((*model_names(), SPEECH_MODEL))}; or give the path of one"
     )
 
 

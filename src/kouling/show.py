@@ -20,6 +20,7 @@ from kouling.commands import Command
 from kouling.slot_types import Value
 
 if TYPE_CHECKING:
+    from kouling.enrol import Enrolled
     from kouling.measure.accuracy import Evaluation
     from kouling.measure.budget import Verdict
     from kouling.measure.datasheet import Datasheet
@@ -178,6 +179,19 @@ def taught(result: Taught) -> None:
     console.print(f"[dim]on {result.rests_on()}[/]")
     for line in result.advice():
         console.print(f"[yellow]advice[/] {escape(line)}")
+
+
+def enrolled(result: Enrolled, path: Path, model: str) -> None:
+    """What an enrolled command is worth, and how to listen for it."""
+    count = len(result.templates.recordings)
+    for problem in result.problems:
+        console.print(f"[yellow]left out[/] {escape(problem)}")
+    console.print(
+        f"[bold]{escape(result.name)}[/] from {count} recordings, threshold {result.threshold}; "
+        f"{result.heard} of {count} heard by the templates of the others; "
+        f"{result.alarms} false alarms in {result.hours:.1f} h of other speech"
+    )
+    console.print(f"in {escape(str(path))}; try it: kouling listen --mic --model {model} --commands {escape(str(path))}")
 
 
 def written(what: str, path: Path) -> None:

@@ -13,6 +13,7 @@ from kouling.cli import (
     calibrate,
     compare,
     compress,
+    enrol,
     evaluate,
     export,
     import_,
@@ -66,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(prog="kouling", description="Hears voice commands: listen, measure, train.")
     top.add_argument("--version", action="version", version=f"kouling {__version__}")
     verbs = top.add_subparsers(required=True, metavar="COMMAND")
-    own = (teach, import_)  # one's own commands
+    own = (teach, enrol, import_)  # one's own commands
     for module in (listen, evaluate, *own, measure, compare, tune, calibrate, mine, train, compress, export, models):
         module.add(verbs)
     return top

@@ -82,6 +82,15 @@ class EngineRecognizer(Recognizer):
         self.reset()
         return result
 
+    def hidden(self, samples: NDArray[Any]) -> NDArray[np.float32]:
+        """(N, width): what the last block says in each encoder frame of a whole recording."""
+        self.reset()
+        features = self._stream.features(np.ascontiguousarray(as_int16(samples)))
+        whole = np.concatenate([features, self.ending(len(features))])
+        result: NDArray[np.float32] = self._stream.hidden(whole, self.info.config.encoder.subsampling)
+        self.reset()
+        return result
+
     def _commands(self, events: list[tuple[int, float, float, float, list[tuple[str, Value, float]]]]) -> list[Command]:
         specs = self.command_set.commands
         return [

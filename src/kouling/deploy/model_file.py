@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,13 +28,14 @@ from kouling.deploy.state_scales import StateScales
 from kouling.features import mel_filters, povey_window
 from kouling.graph_search import PAST_WEAK, SetGraph
 from kouling.recognizer import decoder_of, overlay_decoder
+from kouling.templates import TAIL_S, Templates
 
 MAGIC = b"KOULING\0"
 VERSION = 2
 ALIGN = 64
 HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
-COMMANDS_VERSION, COMMANDS_WITH_GRAPHS = 1, 2  # a set without graphs is what it always was
+COMMANDS_VERSION, COMMANDS_WITH_GRAPHS, COMMANDS_WITH_TEMPLATES = 1, 2, 3  # a set without is what it always was
 COMMANDS_HEADER_BYTES = 128
 SCHEMES = ("float", "int8", "int4")
 # Of linear layers. Sparse is an int8 layer whose zeros come in blocks; nobody asks for it.
@@ -103,7 +104,7 @@ def pack(
 def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
     """A command set compiled for a model: what `Decoder` derives from both. See `command_set` in decoder.h.
 
-    A set without graphs is written as version 1, which older engines read."""
+    A set without graphs and enrolled commands is written as version 1, which older engines read."""
     decoder = decoder_of(info, command_set)
     tree, settings = decoder.tree, decoder.config
     nodes, units = len(tree.unit), len(info.units)
@@ -135,16 +136,34 @@ def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
     )
     parts = b"".join(_aligned(values.tobytes()) for values in arrays) + _aligned(text)
     graph_at = COMMANDS_HEADER_BYTES + len(parts) if decoder.graph else 0
-    counts = (nodes, len(names), units, int(beyond_at[-1]), len(text), *frames, unknown, graph_at, 0)
+    graph = b""
+    if decoder.graph:
+        graph = _packed_graph(decoder.graph, decoder.search.fillers, settings.confidence_per_word)
+    recorded = [(index, spec.enrolled) for index, spec in enumerate(command_set.commands) if spec.enrolled]
+    templates_at = COMMANDS_HEADER_BYTES + len(parts) + len(graph) if recorded else 0
+    counts = (nodes, len(names), units, int(beyond_at[-1]), len(text), *frames, unknown, graph_at, templates_at)
     header = struct.pack(f"<{len(counts)}I{len(numbers)}d", *counts, *numbers)
     content = header.ljust(COMMANDS_HEADER_BYTES - 20, b"\0") + parts
-    if decoder.graph is None:
-        return _file(COMMANDS_MAGIC, COMMANDS_VERSION, content)
-    return _file(
-        COMMANDS_MAGIC,
-        COMMANDS_WITH_GRAPHS,
-        content + _packed_graph(decoder.graph, decoder.search.fillers, settings.confidence_per_word),
+    version = COMMANDS_WITH_TEMPLATES if recorded else COMMANDS_WITH_GRAPHS if graph else COMMANDS_VERSION
+    return _file(COMMANDS_MAGIC, version, content + graph + _packed_templates(recorded, decoder.frame_s))
+
+
+def _packed_templates(recorded: Sequence[tuple[int, Templates]], frame_s: float) -> bytes:
+    """See `templates` in templates.h. recorded: the index of each such command, and its templates."""
+    if not recorded:
+        return b""
+    each = [rows for _, templates in recorded for rows in templates.recordings]
+    rows = np.concatenate(each)
+    arrays = (
+        np.array([index for index, _ in recorded], dtype="<i4"),
+        np.cumsum([0, *(len(templates.recordings) for _, templates in recorded)]).astype("<u4"),
+        np.cumsum([0, *map(len, each)]).astype("<u4"),
+        np.ascontiguousarray(rows[:, :-1], dtype="<f4"),
+        np.ascontiguousarray(rows[:, -1], dtype="<f4"),
     )
+    tail = round(TAIL_S / frame_s)
+    header = struct.pack("<5I", len(recorded), len(each), len(rows), rows.shape[1] - 1, tail)
+    return b"".join(_aligned(part) for part in (header.ljust(ALIGN, b"\0"), *(values.tobytes() for values in arrays)))
 
 
 def _packed_graph(graph: SetGraph, fillers: float, per_word: float) -> bytes:

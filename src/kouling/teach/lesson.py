@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kouling import checkpoint, recognizer
 from kouling.commands import UNKNOWN
@@ -193,7 +194,7 @@ def recipe_of(
         scenes=scenes_for(lesson),
         augment=AUGMENT,
         mix=mix_for(lesson, language),
-        training=TRAINING if lesson.by_phrase else replace(TRAINING, validation_s=5.0, longest_word_s=6.0),
+        training=TRAINING if lesson.by_phrase else replace(TRAINING, **FOR_SENTENCES),
     )
 
 
@@ -266,6 +267,8 @@ TRAINING = Training(
     reuse=3,
     compile=False,
 )
+# Of grammars, whose words come from everywhere: with one block frozen 91 % of spoken orders were right, with two 72 %.
+FOR_SENTENCES: dict[str, Any] = {"validation_s": 5.0, "longest_word_s": 6.0, "frozen_blocks": 1}
 AUGMENT = Augment(
     speed_percent=12.0,
     room_percent=35.0,
