@@ -55,9 +55,7 @@ def main(data: Path, output: Path) -> None:
                 samples = read(content, name)
                 seconds[label] += len(samples) / SAMPLE_RATE_HZ
                 encoded = io.BytesIO()
-                soundfile.write(
-                    encoded, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=LEVEL
-                )
+                soundfile.write(encoded, samples, SAMPLE_RATE_HZ, format="OGG", subtype="OPUS", compression_level=LEVEL)
                 name = f"{word}/{number:05d}.ogg" if label == "words" else f"{label}/{source}-{number:05d}.ogg"
                 add(pack, name, encoded.getvalue())
     size = temporary.stat().st_size

@@ -353,7 +353,7 @@ static uint32_t decide_recorded(decoder *d, uint32_t settle, kouling_event *even
     for (int32_t found; (found = templates_decide(&d->recorded, d->frame, settle, &peak)) >= 0;) {
         const uint32_t command = (uint32_t)d->set.templates.command[found];
         const double tail = d->set.templates.header->tail, end = (double)peak.end + 1.0 - tail;
-        if (fabs(end - d->last_heard[command]) < h->refractory) continue;
+        if (fabs(end - d->last_heard[command]) < h->refractory || peak.start < d->last_heard[command]) continue;
         if (end > d->last_heard[command]) d->last_heard[command] = end;
         const double start_s = peak.start * h->frame_s, end_s = end * h->frame_s;
         *events = (kouling_event){d->set.text + d->set.name_at[command], d->set.name_at[command + 1] - d->set.name_at[command],

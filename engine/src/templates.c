@@ -24,16 +24,16 @@ static float dot(const float *a, const float *b, uint32_t width) {
 static void warp(template_search *s, uint32_t template, const float *hidden, uint32_t frame) {
     const templates *set = &s->set;
     const uint32_t first = set->row_at[template], rows = set->row_at[template + 1] - first, width = set->header->width;
-    template_path *path = s->rows + first;
+    template_path *path = s->rows + first, end = {NEVER, 0};
     for (uint32_t t = rows; t-- > 0;) { /* from the last: the rows before are still those of the frame before */
         const float alike = dot(hidden, set->rows + (size_t)(first + t) * width, width) + set->bias[first + t];
         template_path best = t ? (template_path){path[t - 1].likeness + alike, path[t - 1].start} : (template_path){alike, frame};
-        if (path[t].likeness - LINGER > best.likeness) best = (template_path){path[t].likeness - LINGER, path[t].start};
         if (t > 1 && path[t - 2].likeness - LINGER + alike > best.likeness)
             best = (template_path){path[t - 2].likeness - LINGER + alike, path[t - 2].start};
+        if (t + 1 == rows) end = best; /* not one that lingers there: it has ended before */
+        if (path[t].likeness - LINGER > best.likeness) best = (template_path){path[t].likeness - LINGER, path[t].start};
         path[t] = best;
     }
-    const template_path end = path[rows - 1];
     s->lately[template * TEMPLATES_LATELY + frame % TEMPLATES_LATELY] = (template_path){end.likeness / (float)rows, end.start};
 }
 

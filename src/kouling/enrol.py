@@ -134,7 +134,7 @@ def enrol(
     made = [rows_of(each, speech) for each in said]
     level = threshold_for(made, speech, listener.frame_s, per_hour)
     alike = [likeness_to(said[i], made[:i] + made[i + 1 :]) for i in range(len(made))]
-    # One that is no more like the others than much other speech is, where these are like one another, says something else.
+    # One that is no more like the others than much other speech is says something else, where they are like one another.
     often = threshold_for(made, speech, listener.frame_s, ODD_PER_HOUR)
     odd = [i for i, each in enumerate(alike) if each < often and np.median(alike) >= level]
     problems += [f"{good[i][0]}: sounds unlike the other recordings" for i in odd]
@@ -179,17 +179,15 @@ def peaks(made: Sequence[Floats], speech: Speech, frame_s: float) -> NDArray[np.
 
 
 def threshold_for(made: Sequence[Floats], speech: Speech, frame_s: float, per_hour: float) -> float:
-    """At which a command is expected to be taken for heard so often in other speech, and is no oftener in this. The
-    largest likenesses have a tail that is exponential."""
+    """At which a command is expected to be taken for heard so often in other speech. The largest likenesses have a tail
+    that is exponential; the very largest of them may be the word itself, which people say."""
     found = peaks(made, speech, frame_s)
     hours = speech.hours(frame_s)
     if len(found) <= PEAKS:
         return 0.5
     level = found[PEAKS]
     mean = float((found[:PEAKS] - level).mean())
-    expected = level + mean * np.log(PEAKS / (per_hour * hours))
-    allowed = found[int(per_hour * hours)] + 1e-3
-    return float(max(expected, allowed))
+    return float(level + mean * np.log(PEAKS / (per_hour * hours)))
 
 
 def other_speech(listener: Listener, cache: Path, report: Callable[[str], None]) -> Speech:

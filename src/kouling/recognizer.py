@@ -145,8 +145,8 @@ def chosen_commands(info: ModelInfo, command_set: str | Path | None) -> CommandS
 
 
 def decoder_of(info: ModelInfo, command_set: CommandSet) -> Decoder:
-    """The decoder of a model's stream. Raises: ValueError as `overlay_decoder`, and for a command that was enrolled with
-    another model."""
+    """The decoder of a model's stream. Raises: ValueError as `overlay_decoder`, and for a command that was enrolled
+    with another model."""
     for spec in command_set.commands:
         if spec.enrolled:
             templates.check(info, spec.name, spec.enrolled)

@@ -191,7 +191,9 @@ def enrolled(result: Enrolled, path: Path, model: str) -> None:
         f"{result.heard} of {count} heard by the templates of the others; "
         f"{result.alarms} false alarms in {result.hours:.1f} h of other speech"
     )
-    console.print(f"in {escape(str(path))}; try it: kouling listen --mic --model {model} --commands {escape(str(path))}")
+    console.print(
+        f"in {escape(str(path))}; try it: kouling listen --mic --model {model} --commands {escape(str(path))}"
+    )
 
 
 def written(what: str, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Commands that are known from a few recordings: what the encoder said while they were said, frame by frame.
 
 A template is what the last block says during one recording. How alike what it says now is, is found by dynamic time
-warping (Sakoe & Chiba 1978), in which a path may begin anywhere; a command is as alike as the mean of its best templates.
+warping (Sakoe & Chiba 1978), in which a path may begin anywhere; a command is as alike as the mean of its best
+templates.
 `engine/src/templates.c` is the same in C, frame by frame; here all of many sounds at once, for choosing thresholds.
 """
 
@@ -75,20 +76,19 @@ def check(info: ModelInfo, name: str, templates: Templates) -> None:
 
 
 def likeness(sounds: Floats, template: Floats) -> Floats:
-    """sounds: (B, N, width) of B sounds. template: (rows, width + 1) -> (B, N): of the best path that ends at each frame,
-    the mean of its rows."""
+    """sounds: (B, N, width) of B sounds. template: (rows, width + 1) -> (B, N): of the best path that ends at each
+    frame, the mean of its rows."""
     rows = len(template)
     alike = sounds @ template[:, :-1].T + template[:, -1]
     path = np.full((len(sounds), rows), -1e9, dtype=np.float32)
     found = np.empty(sounds.shape[:2], dtype=np.float32)
     for frame in range(sounds.shape[1]):
         now = alike[:, frame]
-        next_path = np.maximum(path - LINGER, now if rows == 1 else -1e9)
-        next_path[:, 0] = np.maximum(now[:, 0], path[:, 0] - LINGER)
-        next_path[:, 1:] = np.maximum(next_path[:, 1:], path[:, :-1] + now[:, 1:])
-        next_path[:, 2:] = np.maximum(next_path[:, 2:], path[:, :-2] - LINGER + now[:, 2:])
-        path = next_path
-        found[:, frame] = path[:, -1] / rows
+        moved = now.copy()
+        moved[:, 1:] += path[:, :-1]
+        moved[:, 2:] = np.maximum(moved[:, 2:], path[:, :-2] - LINGER + now[:, 2:])
+        found[:, frame] = moved[:, -1] / rows  # one that lingers at the last row has ended before
+        path = np.maximum(moved, path - LINGER)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from kouling import recognizer, show
 from kouling.cli.options import default_cache, verb, writable_folder
 
+
 def add(verbs: Any) -> None:
     own = verb(verbs, "enrol", run, "make a command of a few recordings of it, in any language, without training")
     own.add_argument("set", type=Path, metavar="SET", help="command set, TOML, that the command goes into; may be new")
@@ -19,7 +20,9 @@ def add(verbs: Any) -> None:
         "--false-alarms-per-hour", type=float, default=0.5, metavar="R", help="of this command (%(default)s)"
     )
     own.add_argument("--only-this-voice", action="store_true", help="others who say it are heard less often")
-    own.add_argument("--model", default=recognizer.SPEECH_MODEL, metavar="M", help="installed name or path (%(default)s)")
+    own.add_argument(
+        "--model", default=recognizer.SPEECH_MODEL, metavar="M", help="installed name or path (%(default)s)"
+    )
     own.add_argument("--cache", type=Path, default=default_cache(), help="folder of what is kept (%(default)s)")
     own.add_argument("--json", action="store_true", help="what to expect as JSON on stdout, and nothing else there")
 
@@ -32,7 +35,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--false-alarms-per-hour {options.false_alarms_per_hour}; allowed: above 0")
     runner = recognizer.load_runner(options.model)
     if not isinstance(runner, Engine):
-        raise ValueError(f"--model {options.model}: only the C engine hears enrolled commands; allowed: .kouling models")
+        raise ValueError(
+            f"--model {options.model}: only the C engine hears enrolled commands; allowed: .kouling models"
+        )
     writable_folder(options.set.resolve().parent)
     if options.set.exists():
         commands.load(options.set, runner.info.units)
