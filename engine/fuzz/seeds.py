@@ -5,18 +5,20 @@ Usage: .venv-test/bin/python engine/fuzz/seeds.py
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from kouling import commands
+from kouling import commands, templates
 from kouling.checkpoint import ModelInfo
-from kouling.commands import BLANK, UNKNOWN, CommandSet
+from kouling.commands import BLANK, UNKNOWN, CommandSet, CommandSpec
 from kouling.config import Config, EncoderConfig, FeatureConfig
 from kouling.deploy import model_file, state_scales
 from kouling.encoder import Encoder
+from kouling.templates import Templates
 
 CORPUS = Path(__file__).parent / "corpus"
 UNITS = (BLANK, UNKNOWN, "go", "stop", "left")
@@ -104,6 +106,20 @@ def make_set(name: str) -> CommandSet:
     return commands.parse(SETS[name], UNITS, name)
 
 
+def make_enrolled(info: ModelInfo) -> CommandSet:
+    """Two commands of random templates, one of which has a phrase too."""
+    rng = np.random.default_rng(3)
+    width = info.config.encoder.hidden_size + 1
+    key = templates.encoder_key(info)
+    made = [
+        Templates(info.name, key, tuple(rng.normal(0, 0.2, (rows, width)).astype(np.float32) for rows in sizes))
+        for sizes in ((1, 3, 6), (2, 9, 4, 5))
+    ]
+    first, *_ = make_set("words").commands
+    second = CommandSpec("往左", (), (), 0.05, enrolled=made[1])
+    return CommandSet((replace(first, threshold=0.1, enrolled=made[0]), second), refractory_s=0.1)
+
+
 def main() -> None:
     CORPUS.mkdir(exist_ok=True)
     for old in CORPUS.glob("seed-*"):
@@ -113,6 +129,8 @@ def main() -> None:
         (CORPUS / f"seed-{name}").write_bytes(model_file.pack(info, weights, make_set("phrases"), scheme, state))
     for name in SETS:
         (CORPUS / f"seed-set-{name}").write_bytes(model_file.pack_commands(make_model("small")[0], make_set(name)))
+    info = make_model("small")[0]
+    (CORPUS / "seed-set-enrolled").write_bytes(model_file.pack_commands(info, make_enrolled(info)))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import audio, enrol, recognizer
+from kouling import audio, recognizer
 from kouling.cli.options import default_cache
 from kouling.commands import CommandSet, CommandSpec
 from kouling.deploy.engine import Engine
 from kouling.measure.detection import listen
 from kouling.measure.recordings import labelled
 from kouling.measure.stream import hear
+from kouling.teach import enrol
 
 RECORDINGS = 5
 DRAWS = 3

@@ -199,8 +199,9 @@ def find_model(model: str | Path) -> Path:
                 f"{path} is a checkpoint; make it run with: kouling export {path} --target engine -o MODEL.kouling"
             )
         return path
+    installed = [*model_names(), *(path.name for path in MODELS.glob(SPEECH_MODEL))]
     raise ValueError(
-        f"no model {str(model)!r}; installed: {', '.join((*model_names(), SPEECH_MODEL))}; or give the path of one"
+        f"no model {str(model)!r}; installed: {', '.join(installed) or 'none'}; or give the path of one"
     )
 
 

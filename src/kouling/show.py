@@ -20,13 +20,13 @@ from kouling.commands import Command
 from kouling.slot_types import Value
 
 if TYPE_CHECKING:
-    from kouling.enrol import Enrolled
     from kouling.measure.accuracy import Evaluation
     from kouling.measure.budget import Verdict
     from kouling.measure.datasheet import Datasheet
     from kouling.measure.mining import Mined
     from kouling.measure.stream import StreamResult
     from kouling.measure.thresholds import Calibration
+    from kouling.teach.enrol import Enrolled
     from kouling.teach.run import Taught
 
 

@@ -28,8 +28,9 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from kouling import commands, enrol
+    from kouling import commands
     from kouling.deploy.engine import Engine
+    from kouling.teach import enrol
 
     if not 0 < options.false_alarms_per_hour <= 1e6:
         raise ValueError(f"--false-alarms-per-hour {options.false_alarms_per_hour}; allowed: above 0")

@@ -113,7 +113,7 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     Raises: ValueError, one line, for a set that cannot be taught, recordings that cannot be used, and where no
     synthesiser is installed; OSError on a full disk.
     """
-    table = read_toml(asked.commands)
+    table = without_enrolled(read_toml(asked.commands), report)
     taught = grammar.read(table, str(asked.commands), asked.language or str(table.get("language", "en")))
     language = taught.language
     plan = lesson.plan(taught, language, asked.engines, asked.seed)
@@ -148,6 +148,24 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
     return Taught(asked.out.name, result, tuple(pairs), short, usable.counts, tuple(usable.problems))
+
+
+def without_enrolled(table: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any]:
+    """The set without what was enrolled: that is for another encoder than the one to be taught.
+
+    Raises: ValueError where nothing is left."""
+    entries = table.get("command", [])
+    if not isinstance(entries, list) or not any(isinstance(entry, dict) and "enrolled" in entry for entry in entries):
+        return table  # which `grammar.read` looks at
+    kept = []
+    for entry in entries:
+        if "enrolled" in entry:
+            report(f"without the recordings of {entry.get('name')!r}: enrol it again with the model that comes of this")
+        if "enrolled" not in entry or "phrases" in entry:
+            kept.append({key: value for key, value in entry.items() if key != "enrolled"})
+    if not kept:
+        raise ValueError("every command was enrolled, and none has phrases; needed: phrases, which can be taught")
+    return {**table, "command": kept}
 
 
 def learned(recipe: Recipe, work: Path, cache: Path) -> tuple[Path, SceneMaker]:

@@ -134,7 +134,7 @@ def enrol(
     made = [rows_of(each, speech) for each in said]
     level = threshold_for(made, speech, listener.frame_s, per_hour)
     alike = [likeness_to(said[i], made[:i] + made[i + 1 :]) for i in range(len(made))]
-    # One that is no more like the others than much other speech is says something else, where they are like one another.
+    # One that is no more like the others than much other speech is says something else, where these are alike.
     often = threshold_for(made, speech, listener.frame_s, ODD_PER_HOUR)
     odd = [i for i, each in enumerate(alike) if each < often and np.median(alike) >= level]
     problems += [f"{good[i][0]}: sounds unlike the other recordings" for i in odd]

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kouling import audio, commands, enrol, recognizer, templates
+from kouling import audio, commands, recognizer, templates
 from kouling.checkpoint import ModelInfo
 from kouling.cli import main
 from kouling.deploy.engine import Engine
 from kouling.measure import noise, stream
+from kouling.teach import enrol
 from kouling.templates import Templates, likeness, likeness_of
 from tests.spoken import EXAMPLES
 
