@@ -34,6 +34,7 @@ LEAST_VARIANCE = 0.01  # of the largest one: directions in which speech hardly v
 LONGEST_S = 3.0  # of a command's sound
 PEAKS = 40  # likenesses of other speech by which the rate of false alarms is told
 APART_S = 1.0  # between two of them
+LEAST_LIKE = 0.1  # of them
 HIGHEST = 0.99
 ODD_PER_HOUR = 30.0  # how often other speech is as like a command as a recording that says something else
 VOICE_SHARE = 0.85  # of the likeness of one's own recordings to one another, that another voice seldom reaches
@@ -132,23 +133,26 @@ def enrol(
     speech = other_speech(listener, cache, report)
     said = [listener.said(samples) for _, samples in good]
     made = [rows_of(each, speech) for each in said]
-    level = threshold_for(made, speech, listener.frame_s, per_hour)
+    found, hours = peaks(made, speech, listener.frame_s), speech.hours(listener.frame_s)
+    level = threshold_for(found, hours, per_hour)
     alike = [likeness_to(said[i], made[:i] + made[i + 1 :]) for i in range(len(made))]
     # One that is no more like the others than much other speech is says something else, where these are alike.
-    often = threshold_for(made, speech, listener.frame_s, ODD_PER_HOUR)
+    often = threshold_for(found, hours, ODD_PER_HOUR)
     odd = [i for i, each in enumerate(alike) if each < often and np.median(alike) >= level]
     problems += [f"{good[i][0]}: sounds unlike the other recordings" for i in odd]
     kept = [i for i in range(len(made)) if i not in odd]
     _enough(len(kept), files, problems)
     made, alike = [made[i] for i in kept], [alike[i] for i in kept]
-    level = threshold_for(made, speech, listener.frame_s, per_hour)
+    if odd:
+        found = peaks(made, speech, listener.frame_s)
+        level = threshold_for(found, hours, per_hour)
     if only_this_voice:
         level = max(level, VOICE_SHARE * float(np.median(alike)))
     threshold = round(min(level, HIGHEST), 3)
-    alarms = int((peaks(made, speech, listener.frame_s) >= threshold).sum())
+    alarms = int((found >= threshold).sum())
     heard = sum(each >= threshold for each in alike)
     own = Templates(listener.info.name, templates.encoder_key(listener.info), tuple(made))
-    return Enrolled(name, own, threshold, heard, alarms, speech.hours(listener.frame_s), tuple(problems))
+    return Enrolled(name, own, threshold, heard, alarms, hours, tuple(problems))
 
 
 def rows_of(said: Floats, speech: Speech) -> Floats:
@@ -171,18 +175,16 @@ def peaks(made: Sequence[Floats], speech: Speech, frame_s: float) -> NDArray[np.
     apart = round(APART_S / frame_s)
     found: list[float] = []
     for row in values:
-        while row.max() > 0.0 and len(found) < 100_000:
+        while row.max() > LEAST_LIKE:
             at = int(row.argmax())
             found.append(row[at])
             row[max(at - apart, 0) : at + apart + 1] = -1.0
     return np.sort(np.array(found))[::-1]
 
 
-def threshold_for(made: Sequence[Floats], speech: Speech, frame_s: float, per_hour: float) -> float:
+def threshold_for(found: NDArray[np.float64], hours: float, per_hour: float) -> float:
     """At which a command is expected to be taken for heard so often in other speech. The largest likenesses have a tail
     that is exponential; the very largest of them may be the word itself, which people say."""
-    found = peaks(made, speech, frame_s)
-    hours = speech.hours(frame_s)
     if len(found) <= PEAKS:
         return 0.5
     level = found[PEAKS]
