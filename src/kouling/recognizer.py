@@ -200,9 +200,7 @@ def find_model(model: str | Path) -> Path:
             )
         return path
     installed = [*model_names(), *(path.name for path in MODELS.glob(SPEECH_MODEL))]
-    raise ValueError(
-        f"no model {str(model)!r}; installed: {', '.join(installed) or 'none'}; or give the path of one"
-    )
+    raise ValueError(f"no model {str(model)!r}; installed: {', '.join(installed) or 'none'}; or give the path of one")
 
 
 @runtime_checkable
