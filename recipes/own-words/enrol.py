@@ -3,9 +3,9 @@
     kouling train recipes/en-commands/recipe.toml --data DATA --validation VALIDATION
     python recipes/own-words/enrol.py DATA VALIDATION [MODEL]
 
-Other people: words of wakewords.tar, whose recordings are of more than fifty people; five drawn of each, three times; heard
-in the rest. The same voice: Mandarin and English words of dsp20-valid.tar, five of the 20 recordings of each speaker; heard
-in his other 15, and in those of the other two. False alarms are counted in speech that nothing was trained on.
+Other people: words of wakewords.tar, whose recordings are of more than fifty people; five drawn of each, three times;
+heard in the rest. The same voice: Mandarin and English words of dsp20-valid.tar, five of the 20 recordings of each
+speaker; heard in the other 15, and in those of the other two. False alarms: in speech that nothing was trained on.
 """
 
 from __future__ import annotations
