@@ -1,7 +1,8 @@
 """How well enrolled commands are heard: five recordings of each, of other people and of the same voice.
 
     kouling train recipes/en-commands/recipe.toml --data DATA --validation VALIDATION
-    python recipes/own-words/enrol.py DATA VALIDATION [MODEL]
+    python recipes/own-words/enrol.py DATA VALIDATION others     (a minute or two)
+    python recipes/own-words/enrol.py DATA VALIDATION voice      (ten minutes)
 
 Other people: words of wakewords.tar, whose recordings are of more than fifty people; five drawn of each, three times;
 heard in the rest. The same voice: Mandarin and English words of dsp20-valid.tar, five of the 20 recordings of each
@@ -76,7 +77,7 @@ def others(engine: Engine, data: Path, speech: Path) -> None:
                 f"{alarms} false alarms in {hours:.2f} h (threshold {made.threshold}, {len(made.problems)} left out)",
                 flush=True,
             )
-    print(f"other people: mean {100 * np.mean(recalls):.1f} %, worst {100 * min(recalls):.1f} %\n", flush=True)
+    print(f"other people: mean {100 * np.mean(recalls):.1f} %, worst {100 * min(recalls):.1f} %")
 
 
 def same_voice(engine: Engine, data: Path) -> None:
@@ -97,6 +98,8 @@ def same_voice(engine: Engine, data: Path) -> None:
 
 if __name__ == "__main__":
     data, validation = map(Path, sys.argv[1:3])
-    chosen = Engine(recognizer.find_model(sys.argv[3] if len(sys.argv) > 3 else recognizer.SPEECH_MODEL))
-    others(chosen, data, validation / "speech")
-    same_voice(chosen, data)
+    chosen = Engine(recognizer.find_model(recognizer.SPEECH_MODEL))
+    if sys.argv[3] == "others":
+        others(chosen, data, validation / "speech")
+    else:
+        same_voice(chosen, data)

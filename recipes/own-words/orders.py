@@ -69,7 +69,7 @@ def main(set_file: Path, model: str) -> None:
     for place, count in intents.items():
         total = sum(right[place, voice] for voice in VOICES)
         print(
-            f"{place}: of {ORDERS} orders {100 * total / ORDERS:.1f} % right, of {100 * count / ORDERS:.1f} % the intent"
+            f"{place}: of {ORDERS} orders {100 * total / ORDERS:.1f} % right, {100 * count / ORDERS:.1f} % the intent"
         )
         print(";  ".join(f"{voice} {100 * right[place, voice] / asked[voice]:.1f} %" for voice in VOICES))
 
