@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kouling import audio, checkpoint, recognizer
+from kouling import audio, checkpoint, grammar, recognizer
 from kouling.cli import main
-from kouling.teach import lesson
+from kouling.teach import lesson, run
 from tests.teach.conftest import spoken
 
 SET = """
@@ -190,3 +190,27 @@ def test_without_a_synthesiser_the_error_says_how_to_get_one(tones: Path, capsys
     for engine, said in (("piper", "pip install piper-tts"), ("nobody", "allowed: espeak-ng, flite")):
         assert main(["teach", str(tones / "set.toml"), "-o", str(tones / "model"), "--voices", engine]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_enrolled_recordings_are_left_out_of_what_is_taught() -> None:
+    told: list[str] = []
+    both, only = {"name": "both", "phrases": ["x"], "enrolled": {}}, {"name": "only", "enrolled": {}}
+    table = run.without_enrolled({"language": "en", "command": [both, only]}, told.append)
+    assert table == {"language": "en", "command": [{"name": "both", "phrases": ["x"]}]}
+    assert [line.split("'")[1] for line in told] == ["both", "only"]
+    with pytest.raises(ValueError, match="every command was enrolled, and none has phrases"):
+        run.without_enrolled({"command": [only]}, told.append)
+
+
+def test_a_command_of_few_sentences_is_spoken_in_more_voices(tones: Path) -> None:
+    table = {
+        "slots": {"drink": [f"drink{number}" for number in range(40)], "size": ["small", "large"]},
+        "command": [
+            {"name": "order", "phrases": ["{size} {drink} and {size} {drink}"]},
+            {"name": "cancel", "phrases": ["cancel {size}"]},
+        ],
+    }
+    texts = lesson.plan(grammar.read(table, "set"), "en").spoken.texts
+    said = {name: [n for label, _, n in texts if label.startswith(name)] for name in ("cancel ", "small drink")}
+    assert said["cancel "] == [min(lesson.SENTENCES // 2 // 2, lesson.MOST_ALONE)] * 2
+    assert set(said["small drink"]) == {1}
