@@ -38,7 +38,7 @@ STATE = {"small": "bfloat16", "base": "float"}
 CALIBRATION_WORDS = 120  # in the scenes by which errors of rounding are weighed
 # An hour. Orders are listened to behind a wake word or a button; a wake word all day.
 FALSE_ALARMS = {"phrases": 0.5, "grammar": 10.0}
-RUNS = 2  # whose weights are averaged
+RUNS = 2  # whose weights are averaged; of grammars one, as runs in which less is frozen go too far apart
 FAINT = 0.02  # confidence at which a phrase is made out where it is known that one of a few is said
 SHORT = 5  # phones: what has no more is in much that people say, or nearly
 # What a taught command set's decoder does: it answers at once, since who says "computer" often talks on.
@@ -133,7 +133,7 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
         shutil.copyfile(before, work / "before.safetensors")
         training = replace(recipe.training, epochs=max(recipe.training.epochs // 2, 1), warmup_epochs=0.2)
         recipe = replace(recipe, initial=[str(work / "before.safetensors")], training=training)
-    best, scenes = learned(recipe, work, cache)
+    best, scenes = learned(recipe, work, cache, RUNS if plan.by_phrase else 1)
     info, weights = checkpoint.load(best)
     if size in MOST_BYTES:
         report("rounding to 8 and 4 bits")
@@ -168,17 +168,19 @@ def without_enrolled(table: dict[str, Any], report: Callable[[str], None]) -> di
     return {**table, "command": kept}
 
 
-def learned(recipe: Recipe, work: Path, cache: Path) -> tuple[Path, SceneMaker]:
+def learned(recipe: Recipe, work: Path, cache: Path, number_of_runs: int) -> tuple[Path, SceneMaker]:
     """The checkpoint of the mean of several runs, and their scenes. It hears more than any of them (Wortsman et al.
     2022, "Model soups", arXiv:2203.05482): each learns from other scenes, and they share their start, new units
     included. One of the runs where the mean is worse, as it is where they went far apart."""
     still = replace(recipe, training=replace(recipe.training, epochs=0))
     start = trained(still, work, cache)
     runs = []
-    for number in range(RUNS):
-        seed = RUNS * recipe.seed + number
-        name = f"{recipe.name}, {number + 1} of {RUNS}"
+    for number in range(number_of_runs):
+        seed = number_of_runs * recipe.seed + number
+        name = f"{recipe.name}, {number + 1} of {number_of_runs}" if number_of_runs > 1 else recipe.name
         runs.append(trained(replace(recipe, name=name, seed=seed, initial=[str(start.out / CHECKPOINT)]), work, cache))
+    if number_of_runs == 1:
+        return runs[0].out / CHECKPOINT, start.scenes
     checkpoints = [str(run.out / CHECKPOINT) for run in runs]
     mean = trained(replace(still, initial=checkpoints), work, cache, start.scenes)
     best = max([mean, *runs], key=lambda run: max(row["accuracy"] for row in run.history))
