@@ -115,28 +115,10 @@ public:
         return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, owner->mels}, keeper));
     }
     nb::object log_probs(Features features, uint32_t subsampling) {
-        if (features.shape(1) != owner->mels || features.shape(0) % owner->step)
-            throw nb::value_error("features must be (T, mels), T a multiple of the step");
-        const size_t count = features.shape(0) / subsampling;
-        auto *made = new float[count * owner->units + 1];
-        nb::capsule keeper(made, [](void *p) noexcept { delete[] static_cast<float *>(p); });
-        {
-            nb::gil_scoped_release released;
-            require(kouling_log_probs(stream, features.data(), features.shape(0), made));
-        }
-        return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, owner->units}, keeper));
+        return run(kouling_log_probs, features, subsampling, owner->units);
     }
     nb::object hidden(Features features, uint32_t subsampling) {
-        if (features.shape(1) != owner->mels || features.shape(0) % owner->step)
-            throw nb::value_error("features must be (T, mels), T a multiple of the step");
-        const size_t count = features.shape(0) / subsampling;
-        auto *made = new float[count * owner->width + 1];
-        nb::capsule keeper(made, [](void *p) noexcept { delete[] static_cast<float *>(p); });
-        {
-            nb::gil_scoped_release released;
-            require(kouling_hidden(stream, features.data(), features.shape(0), made));
-        }
-        return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, owner->width}, keeper));
+        return run(kouling_hidden, features, subsampling, owner->width);
     }
     nb::list decode(Features log_probs) {
         if (log_probs.shape(1) != owner->units) throw nb::value_error("log_probs must be (N, units)");
@@ -154,6 +136,19 @@ public:
     size_t size{};
 
 private:
+    // One of the encoder's outputs, `numbers` of each frame.
+    nb::object run(decltype(kouling_log_probs) *call, const Features &features, uint32_t subsampling, uint32_t numbers) {
+        if (features.shape(1) != owner->mels || features.shape(0) % owner->step)
+            throw nb::value_error("features must be (T, mels), T a multiple of the step");
+        const size_t count = features.shape(0) / subsampling;
+        auto *made = new float[count * numbers + 1];
+        nb::capsule keeper(made, [](void *p) noexcept { delete[] static_cast<float *>(p); });
+        {
+            nb::gil_scoped_release released;
+            require(call(stream, features.data(), features.shape(0), made));
+        }
+        return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(made, {count, numbers}, keeper));
+    }
     static nb::list as_list(const std::vector<Heard> &heard) {
         nb::list all;
         for (const auto &each : heard) {

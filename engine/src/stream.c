@@ -95,7 +95,7 @@ kouling_status kouling_reset(kouling_stream *s) {
     memset(s->features, 0, (size_t)s->encoder.most * m->subsampling * m->mels * sizeof(float));
     for (uint32_t left = m->priming_frames; left > 0;) {
         const uint32_t now = left < s->encoder.most ? left : s->encoder.most;
-        encoder_run(&s->encoder, s->features, now, s->log_probs, s->hidden);
+        encoder_run(&s->encoder, s->features, now, s->log_probs, NULL);
         left -= now;
     }
     return KOULING_OK;
@@ -201,36 +201,29 @@ kouling_status kouling_features(kouling_stream *s, const int16_t *samples, size_
     return KOULING_OK;
 }
 
-kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_t frames, float *log_probs) {
-    if (!s || ((!features || !log_probs) && frames)) return KOULING_NULL;
+/* The encoder over many frames at once: log-probabilities into `out`, or what the last block says. */
+static kouling_status run(kouling_stream *s, const float *features, size_t frames, float *out, int hidden) {
+    if (!s || ((!features || !out) && frames)) return KOULING_NULL;
     if (s->ready != READY) return KOULING_NOT_READY;
     const model_header *m = s->encoder.model;
-    const size_t most = MOST_BYTES / sizeof(float);
-    if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / m->units) return KOULING_NOT_ALLOWED;
+    const size_t most = MOST_BYTES / sizeof(float), numbers = hidden ? m->width : m->units;
+    if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / numbers) return KOULING_NOT_ALLOWED;
     for (size_t left = frames / m->subsampling; left > 0;) {
         const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
-        encoder_run(&s->encoder, features, now, log_probs, NULL);
+        encoder_run(&s->encoder, features, now, hidden ? s->log_probs : out, hidden ? out : NULL);
         features += (size_t)now * m->subsampling * m->mels;
-        log_probs += (size_t)now * m->units;
+        out += (size_t)now * numbers;
         left -= now;
     }
     return KOULING_OK;
 }
 
+kouling_status kouling_log_probs(kouling_stream *s, const float *features, size_t frames, float *log_probs) {
+    return run(s, features, frames, log_probs, 0);
+}
+
 kouling_status kouling_hidden(kouling_stream *s, const float *features, size_t frames, float *hidden) {
-    if (!s || ((!features || !hidden) && frames)) return KOULING_NULL;
-    if (s->ready != READY) return KOULING_NOT_READY;
-    const model_header *m = s->encoder.model;
-    const size_t most = MOST_BYTES / sizeof(float);
-    if (frames % step_of(m) || frames > most / m->mels || frames / m->subsampling > most / m->width) return KOULING_NOT_ALLOWED;
-    for (size_t left = frames / m->subsampling; left > 0;) {
-        const uint32_t now = left < s->encoder.most ? (uint32_t)left : s->encoder.most;
-        encoder_run(&s->encoder, features, now, s->log_probs, hidden);
-        features += (size_t)now * m->subsampling * m->mels;
-        hidden += (size_t)now * m->width;
-        left -= now;
-    }
-    return KOULING_OK;
+    return run(s, features, frames, hidden, 1);
 }
 
 kouling_status kouling_decode(kouling_stream *s, const float *log_probs, size_t frames, size_t *used,

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kouling import audio, checkpoint
+from kouling import checkpoint
 from kouling.compress import quantize
 from kouling.deploy import engine
 from kouling.features import LogMel
-from kouling.measure.recordings import labelled
-from kouling.teach.background import PACK
+from kouling.teach import background
 from kouling.teach.lesson import STARTS
 from kouling.teach.run import STATE
 
@@ -27,8 +26,8 @@ MAX_BYTES = 404_000  # with an enrolled command of five recordings, and a stream
 
 def main(out: Path) -> None:
     info, weights = checkpoint.load(STARTS["en"]["small"])
-    speech = (audio.read(file, name) for label, name, file in labelled(PACK) if label == "speech")
-    log_mels = [LogMel(info.config.features).accept(samples)[:FRAMES] for samples in islice(speech, CLIPS)]
+    speech = islice(background.speech(), CLIPS)
+    log_mels = [LogMel(info.config.features).accept(samples)[:FRAMES] for samples in speech]
     features = np.stack([each for each in log_mels if len(each) == FRAMES]).astype(np.float32)
     rounded = quantize.quantize(quantize.Mixed(max_bytes=MAX_BYTES), info, weights, features)
     out.mkdir(parents=True, exist_ok=True)

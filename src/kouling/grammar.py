@@ -22,7 +22,16 @@ RESERVED_NAMES = ("", "_unknown_", "_silence_")  # the latter two are labels of 
 MAX_COMMANDS = 2_000
 MAX_EXPANDED = 2_000
 MOST_TIMES = 4  # that something repeated is said, when a sentence is drawn
-KEYS = ("command", "threshold", "refractory_s", "hesitation_s", "max_command_duration_s", "fillers", "language")
+KEYS = (
+    "command",
+    "threshold",
+    "refractory_s",
+    "hesitation_s",
+    "max_command_duration_s",
+    "fillers",
+    "language",
+    "weak_words",
+)
 TABLES = ("slots", "parts", "say")
 # Words whose weak forms are next to nothing in fluent speech (Cruttenden, "Gimson's Pronunciation of English", 8th ed.,
 # 11.3), and which say little themselves.
@@ -124,7 +133,7 @@ def read(table: dict[str, Any], name: str, language: str = "en") -> GrammarSet:
     reserved or taken, a slot without values, parts that go round, and a phrase that is empty or malformed.
     """
     try:
-        _check_keys(table, (*KEYS, *TABLES, "weak_words"))
+        _check_keys(table, (*KEYS, *TABLES))
         most = {"threshold": 1.0, "refractory_s": 10.0, "hesitation_s": 10.0, "max_command_duration_s": 60.0}
         numbers = {key: _number(table, key, highest) for key, highest in {**most, "fillers": 1.0}.items()}
         if numbers["max_command_duration_s"] == 0:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from kouling import commands, recognizer, show
-from kouling.cli.options import FAILED, add_model_name, complain, interruptible, tell_skipped, verb, writable_folder
+from kouling.cli.options import (
+    FAILED,
+    add_model_name,
+    check_rate,
+    complain,
+    interruptible,
+    tell_skipped,
+    verb,
+    writable_folder,
+)
 
 
 def add(verbs: Any) -> None:
@@ -29,8 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from kouling.measure import recordings, thresholds
 
     asked = options.false_alarms_per_hour
-    if not 0 < asked <= 1e6:
-        raise ValueError(f"--false-alarms-per-hour {asked}; allowed: above 0")
+    check_rate(asked)
     runner = recognizer.load_runner(options.model)
     chosen = commands.load(options.set, runner.info.units)
     output = options.output or options.set

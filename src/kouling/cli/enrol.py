@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kouling import recognizer, show
-from kouling.cli.options import default_cache, verb, writable_folder
+from kouling.cli.options import check_rate, default_cache, verb, writable_folder
 
 
 def add(verbs: Any) -> None:
@@ -32,8 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from kouling.deploy.engine import Engine
     from kouling.teach import enrol
 
-    if not 0 < options.false_alarms_per_hour <= 1e6:
-        raise ValueError(f"--false-alarms-per-hour {options.false_alarms_per_hour}; allowed: above 0")
+    check_rate(options.false_alarms_per_hour)
     runner = recognizer.load_runner(options.model)
     if not isinstance(runner, Engine):
         raise ValueError(

@@ -39,6 +39,12 @@ def add_model(target: argparse.ArgumentParser) -> None:
     target.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
 
 
+def check_rate(per_hour: float | None) -> None:
+    """Raises: ValueError for a --false-alarms-per-hour that is none."""
+    if per_hour is not None and not 0 < per_hour <= 1e6:
+        raise ValueError(f"--false-alarms-per-hour {per_hour}; allowed: above 0")
+
+
 @contextmanager
 def interruptible(report: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
     """`report`, which raises KeyboardInterrupt on its next call after Ctrl-C. At once it might be raised where

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kouling import show
-from kouling.cli.options import DONE, FAILED, complain, default_cache, verb, writable_folder
+from kouling.cli.options import DONE, FAILED, check_rate, complain, default_cache, verb, writable_folder
 
 STOPPED = 130
 
@@ -43,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
         from kouling.train.speak import BACKENDS
     except ModuleNotFoundError as error:
         raise ValueError(f"teaching needs {error.name}; install with: pip install 'kouling[train]'") from None
-    if options.false_alarms_per_hour is not None and not 0 < options.false_alarms_per_hour <= 1e6:
-        raise ValueError(f"--false-alarms-per-hour {options.false_alarms_per_hour}; allowed: above 0")
+    check_rate(options.false_alarms_per_hour)
     if options.epochs is not None and not 1 <= options.epochs <= 1000:
         raise ValueError(f"--epochs {options.epochs}; allowed: 1 to 1000")
     engines = tuple(options.voices.split(",")) if options.voices else tuple(BACKENDS)

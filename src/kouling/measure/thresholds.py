@@ -28,7 +28,8 @@ from kouling.measure.intervals import CONFIDENCE, NONE_SEEN, poisson, wilson
 from kouling.recognizer import Engine, Runner
 
 LOW, HIGH = 0.2, 0.99  # below, a command is mostly wrong; above, confidence tells one event from another no longer
-GRID = 1 / (1 + np.exp(-np.linspace(logit(LOW), logit(HIGH), 201)))  # the thresholds that are tried
+LOGITS = np.linspace(logit(LOW), logit(HIGH), 201)
+GRID = 1 / (1 + np.exp(-LOGITS))  # the thresholds that are tried
 WEIGHTS = {"words": 0.8, UNKNOWN: 0.1, SILENCE: 0.1}  # of the clips, however many there are of each
 PRIOR_SLOPE = 1.0  # an alarm of ten times the odds is ten times as rare; two models, 1.6 h of speech: 0.92 and 1.05
 PRIOR_EVENTS = 10.0  # how many events weigh as much as what is known before
@@ -215,7 +216,7 @@ def error_curve(clips: Sequence[Heard], name: str) -> Curve:
 
 
 def missed_of_people() -> Curve:
-    curve: Curve = 1 / (1 + np.exp((PEOPLE_LOGIT - np.array([logit(value) for value in GRID])) / PEOPLE_SPREAD))
+    curve: Curve = 1 / (1 + np.exp((PEOPLE_LOGIT - LOGITS) / PEOPLE_SPREAD))
     return curve
 
 
@@ -228,7 +229,7 @@ def tail_rates(events: Sequence[NDArray[np.float64]], hours: float) -> NDArray[n
     slope = (counts.sum() + PRIOR_EVENTS) / (sums.sum() + PRIOR_EVENTS / PRIOR_SLOPE)
     shrunk = (counts + 1.0) / (1.0 + 1.0 / mean)
     slopes = (counts + PRIOR_EVENTS) / (sums + PRIOR_EVENTS / slope)
-    beyond = np.array([logit(threshold) for threshold in GRID]) - logit(LOW)
+    beyond = LOGITS - LOGITS[0]
     rates: NDArray[np.float64] = shrunk[:, None] / hours * np.exp(-slopes[:, None] * beyond)
     return rates
 

@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kouling import audio
+from kouling.measure.recordings import labelled
+
 PACK = Path(__file__).parent / "background.tar"
 WORDS = "yes no up down left right go stop zero one two three four five eight nine".split()
 RARE = "bed bird cat dog happy house marvin off on seven sheila six tree wow".split()
 LABELS = ("speech", "noise", *WORDS, *RARE)
 LONGEST_S = 2.6  # of what is cut out of running speech
 PAUSE_S = 0.15  # at which it is cut in any case
+
+
+def speech() -> Iterator[NDArray[np.int16]]:
+    """The recordings of its running speech."""
+    return (audio.read(file, name) for label, name, file in labelled(PACK) if label == "speech")
 
 
 def all_but(label: str) -> list[str]:

@@ -7,23 +7,22 @@ threshold comes from speech in which the command is not said. Neither the spelli
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import audio, checkpoint, templates
+from kouling import checkpoint, templates
 from kouling.audio import SAMPLE_RATE_HZ
 from kouling.deploy.engine import FILE, Engine, EngineRecognizer
 from kouling.measure.noise import speech_bounds
-from kouling.measure.recordings import labelled
 from kouling.recognizer import own_commands
-from kouling.teach.background import PACK
+from kouling.teach import background
 from kouling.teach.recordings import read_checked
 from kouling.templates import TAIL_S, Floats, Templates
 
@@ -121,13 +120,13 @@ def enrol(
     if not FEWEST <= len(files) <= MOST:
         raise ValueError(f"{len(files)} recordings; allowed: {FEWEST} to {MOST}")
     good, problems = read_checked(files)
-    for file, samples in list(good):
-        first, last = speech_bounds(samples)
-        if last - first > LONGEST_S * SAMPLE_RATE_HZ:
-            problems.append(
-                f"{file}: {(last - first) / SAMPLE_RATE_HZ:.1f} s of sound; allowed: {LONGEST_S:g} s; cut it out"
-            )
-            good.remove((file, samples))
+    seconds = {id(samples): np.subtract(*speech_bounds(samples)[::-1]) / SAMPLE_RATE_HZ for _, samples in good}
+    problems += [
+        f"{file}: {seconds[id(samples)]:.1f} s of sound; allowed: {LONGEST_S:g} s; cut it out"
+        for file, samples in good
+        if seconds[id(samples)] > LONGEST_S
+    ]
+    good = [(file, samples) for file, samples in good if seconds[id(samples)] <= LONGEST_S]
     _enough(len(good), files, problems)
     listener = Listener(engine)
     speech = other_speech(listener, cache, report)
@@ -203,11 +202,11 @@ def other_speech(listener: Listener, cache: Path, report: Callable[[str], None])
     report("hearing other speech with this model, once")
     heard: list[Floats] = []
     left = SPEECH_MINUTES * 60
-    for label, name, file in labelled(PACK):
-        if label == "speech" and left > 0:
-            samples = audio.read(file, name)
-            left -= len(samples) / SAMPLE_RATE_HZ
-            heard.append(listener.hear(samples))
+    for samples in background.speech():
+        heard.append(listener.hear(samples))
+        left -= len(samples) / SAMPLE_RATE_HZ
+        if left <= 0:
+            break
     frames = np.array([len(each) for each in heard])
     every = np.concatenate(heard)
     mean = every.mean(axis=0)
@@ -218,9 +217,9 @@ def other_speech(listener: Listener, cache: Path, report: Callable[[str], None])
         row[: len(each)] = each
     made = Speech(mean, whiten.astype(np.float32), sounds, frames)
     cache.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(f".{os.getpid()}.npz")
-    np.savez(partial, mean=made.mean, whiten=made.whiten, sounds=made.sounds.astype(np.float16), frames=frames)
-    partial.replace(kept)
+    content = BytesIO()
+    np.savez(content, mean=made.mean, whiten=made.whiten, sounds=made.sounds.astype(np.float16), frames=frames)
+    checkpoint.write_whole(kept, content.getvalue())
     return made
 
 

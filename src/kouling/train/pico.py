@@ -6,9 +6,10 @@ python -m kouling.train.pico en-GB RATE PITCH OUTPUT TEXT     both in percent of
 from __future__ import annotations
 
 import sys
-import wave
 
-SAMPLE_RATE_HZ = 16_000
+import numpy as np
+
+from kouling import audio
 
 
 def main(voice: str, rate: str, pitch: str, output: str, text: str) -> None:
@@ -19,9 +20,7 @@ def main(voice: str, rate: str, pitch: str, output: str, text: str) -> None:
     pcm = engine.speak(text)
     if not pcm:
         raise SystemExit("nothing was said")
-    with wave.open(output, "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes(pcm)
+    audio.write(output, np.frombuffer(pcm, dtype=np.int16))
 
 
 if __name__ == "__main__":
