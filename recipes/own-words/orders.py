@@ -12,7 +12,6 @@ from heard words, though no orders, in these voices, and the speakers kal and sl
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -27,6 +26,7 @@ from kouling import audio, grammar, recognizer
 from kouling.config import read_toml
 from kouling.measure import noise
 from kouling.measure.stream import hear
+from kouling.train.speak import NATURAL_WORDS_PER_MINUTE, Voice, speak
 
 VOICES = ("cmu_us_slt_arctic_hts", "kal_diphone", "ked_diphone")
 ORDERS = 240
@@ -42,7 +42,7 @@ def spoken(commands: grammar.GrammarSet) -> Iterator[tuple[str, str, Mapping[str
             command = commands.commands[0] if number % 10 else commands.commands[-1]
             text, slots = command.sample(rng)
             voice, path = VOICES[number % 3], Path(folder) / f"{number}.wav"
-            subprocess.run(["text2wave", "-eval", f"(voice_{voice})", "-o", path], input=text.encode(), check=True)
+            speak(text, Voice("festival", voice, NATURAL_WORDS_PER_MINUTE), path)
             silence = np.zeros(audio.SAMPLE_RATE_HZ // 2, dtype=np.int16)
             yield voice, command.name, slots, np.concatenate([silence, audio.read(path), silence, silence])
 
