@@ -54,7 +54,7 @@ size_t file_end(const uint8_t *data, size_t size) {
 typedef struct {
     const uint8_t *next, *end; /* of what to do */
     kouling_stream *stream;
-    uint32_t mels, step, units, subsampling, priming;
+    uint32_t mels, step, units, width, subsampling, priming;
     size_t work_left, work; /* work: of one encoder frame */
     uint32_t random, hash;  /* hash: of all that came out */
 } listener;
@@ -142,18 +142,34 @@ static void make_features(listener *l) {
     free(features), free(samples);
 }
 
-static void make_log_probs(listener *l) {
+/* Log-probabilities as they may come from elsewhere, strange ones too. */
+static void decode(listener *l, const float *log_probs, size_t frames, kouling_event *events) {
+    size_t used, heard, done = 0;
+    const kouling_status status = kouling_decode(l->stream, log_probs, frames, &used, events, &heard);
+    REQUIRE(status == KOULING_OK || status == KOULING_NOT_ALLOWED); /* the latter of a set with enrolled commands */
+    if (status != KOULING_OK) return;
+    for (;; REQUIRE(kouling_decode(l->stream, log_probs + done * l->units, frames - done, &used, events, &heard) == KOULING_OK)) {
+        REQUIRE(used <= frames - done && (used || heard || done == frames));
+        note_events(l, events, heard);
+        if ((done += used) == frames) return;
+    }
+}
+
+static void make_log_probs(listener *l, kouling_event *events) {
     static const float strange[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-40f, -0.0f, 1e30f};
     const uint8_t kind = next(l);
-    const size_t frames = (size_t)l->step * (kind % 5), numbers = frames * l->mels, made = frames / l->subsampling * l->units;
+    const size_t frames = (size_t)l->step * (kind % 5), numbers = frames * l->mels, out = frames / l->subsampling;
+    const size_t made = out * (kind & 0x40 ? l->width : l->units);
     if (!may_run(l, frames / l->subsampling)) return;
-    float *features = exactly(numbers * sizeof *features), *log_probs = exactly(made * sizeof *log_probs);
+    float *features = exactly(numbers * sizeof *features), *results = exactly(made * sizeof *results);
+    kouling_status (*run)(kouling_stream *, const float *, size_t, float *) = kind & 0x40 ? kouling_hidden : kouling_log_probs;
     for (size_t i = 0; i < numbers; i++)
         features[i] = kind & 0x80 && draw(l) % 16 == 0 ? strange[draw(l) % 8] : (float)(draw(l) % 4096) / 1024.0f;
-    if (l->step > 1) REQUIRE(kouling_log_probs(l->stream, features, frames + 1, log_probs) == KOULING_NOT_ALLOWED);
-    REQUIRE(kouling_log_probs(l->stream, features, frames, log_probs) == KOULING_OK);
-    note(l, log_probs, made * sizeof *log_probs);
-    free(features), free(log_probs);
+    if (l->step > 1) REQUIRE(run(l->stream, features, frames + 1, results) == KOULING_NOT_ALLOWED);
+    REQUIRE(run(l->stream, features, frames, results) == KOULING_OK);
+    note(l, results, made * sizeof *results);
+    if ((kind & 0x60) == 0x20) decode(l, results, out, events);
+    free(features), free(results);
 }
 
 static void reset(listener *l) {
@@ -169,7 +185,7 @@ static void act(listener *l) {
         case 0: case 1: case 2: accept(l, events); break;
         case 3: finish(l, events, what & 8); break;
         case 4: make_features(l); break;
-        case 5: make_log_probs(l); break;
+        case 5: make_log_probs(l, events); break;
         case 6: reset(l); break;
         case 7: kouling_use_level(l->stream, levels[what / 8 % 4]); break;
         }
@@ -184,7 +200,7 @@ static uint32_t listen(const kouling_model *model, const kouling_commands *comma
     listener l = {.next = script, .end = script + steps, .work_left = MOST_WORK, .random = 1};
     l.subsampling = m->subsampling, l.priming = m->priming_frames;
     size_t size;
-    REQUIRE(kouling_shape(model, &l.mels, &l.step, &l.units) == KOULING_OK);
+    REQUIRE(kouling_shape(model, &l.mels, &l.step, &l.units) == KOULING_OK && kouling_width(model, &l.width) == KOULING_OK);
     uint32_t frames = next(&l);
     const int allowed = frames >= 1 && frames <= KOULING_MAX_FRAMES;
     REQUIRE(kouling_stream_size(model, commands, frames, &size) == (allowed ? KOULING_OK : KOULING_NOT_ALLOWED));
