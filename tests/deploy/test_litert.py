@@ -119,10 +119,23 @@ def test_fewer_levels_of_weights_take_less_flash_and_time(compiled: Path, record
     assert heard(out) == ORDERS
 
 
-def test_what_is_measured_of_a_bundle(compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["measure", "--model", str(compiled), "--runtime", "bundle", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["model_bytes"] == (compiled / "step.tflite").stat().st_size
+def test_what_vela_estimates_stands_beside_what_is_measured(
+    compiled: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "bundle"
+    command = ["export", "en-small", "--target", "litert", "--scheme", "static", "--recordings", str(recordings)]
+    assert main([*command, "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(out), str(compiled), "--json", "--report", str(tmp_path / "report")]) == 0
+    here, npu = json.loads(capsys.readouterr().out)["models"]
+    told = json.loads((compiled / "ethos-u.json").read_text())
+    assert (here["runtime"], npu["runtime"]) == ("litert (static)", "ethos-u55-128 (estimated)")
+    assert here["model_bytes"] == (out / "step.tflite").stat().st_size and here["latency"]["step"]["calls"]
+    assert (npu["model_bytes"], npu["variable_bytes"]) == (told["storage_bytes"], told["sram_bytes"])
+    assert npu["latency"]["step"]["median"] == told["time_ms"] and npu["private_bytes"] is None
+    assert npu["latency"]["300"]["median"] == pytest.approx(100 * told["time_ms"])
+    assert main(["measure", "--model", str(compiled), "--report", str(tmp_path / "npu"), "--latency", "100ms"]) == 0
 
 
 @pytest.mark.parametrize(

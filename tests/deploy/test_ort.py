@@ -11,6 +11,7 @@ import pytest
 from kouling.cli import main
 from kouling.deploy.graph import Description
 from kouling.deploy.onnx import open_session
+from kouling.measure import latency, memory
 from tests.spoken import ORDERS, heard
 
 pytest.importorskip("onnxruntime")
@@ -44,6 +45,22 @@ def test_the_same_in_ort_format_driven_by_its_names_alone(tmp_path: Path) -> Non
     log_probs = found[1] - found[1].max()
     log_probs -= np.log(np.exp(log_probs).sum())
     assert np.abs(log_probs - golden[: len(log_probs)]).max() < 1e-3
+
+
+def test_it_stands_beside_what_it_was_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(latency, "TURNS", 2)
+    monkeypatch.setattr(memory, "of_fresh_process", lambda *_: None)
+    out = tmp_path / "bundle"
+    assert main(["export", "en-small", "--target", "onnx", "--scheme", "dynamic", "-o", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["compare", "en-small:onnx", str(out), "--json"]) == 0
+    one, other = json.loads(capsys.readouterr().out)["models"]
+    assert (one["runtime"], other["runtime"]) == ("onnx", "onnx-bundle (dynamic)")
+    assert other["model_bytes"] == (out / "model.onnx").stat().st_size < one["model_bytes"]
+    assert main(["measure", "--model", str(out), "--runtime", "litert"]) == 2
+    assert "no model for litert; make one with: kouling export" in capsys.readouterr().err
 
 
 def test_a_file_takes_no_scheme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from kouling.measure.memory import Process
 from kouling.measure.response import Response
 from kouling.measure.runtimes import SIZES, Subject
 
-SHIPPED = [name for name in runtimes.RUNTIMES if name != "bundle"]  # bundles are made and measured in test_litert.py
+SHIPPED = [name for name, each in runtimes.RUNTIMES.items() if not each.target]  # bundles: in tests/deploy
 
 pytest.importorskip("kouling._engine", reason="the engine was not built", exc_type=ImportError)
 CONTRACT = {"model_bytes", "variable_bytes", "total_bytes", "private_bytes", "peak_rss_bytes", "latency"}
@@ -131,7 +131,10 @@ def test_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["measure", "--memory", "6 bananas"], "allowed: a size above 0"),
         (["measure", "--latency", "-1ms"], "allowed: a time above 0"),
-        (["measure", "--runtime", "abacus"], "allowed: engine, onnx, bundle, torch"),
+        (
+            ["measure", "--runtime", "abacus"],
+            "allowed: engine, onnx, onnx-bundle, litert, openvino, executorch, ethos-u, torch",
+        ),
         (["measure", "--model", "nobody"], "no model 'nobody'"),
         (["measure", "--data", "/nowhere"], "no such folder"),
         (["compare", "en-small"], "two or more"),

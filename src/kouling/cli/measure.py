@@ -18,7 +18,9 @@ def add(verbs: Any) -> None:
     # So that a budget of -1MB is refused as a budget; argparse would take it for an option.
     take._negative_number_matcher = re.compile(r"-\d")
     take.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="installed name or path (%(default)s)")
-    take.add_argument("--runtime", metavar="R", help="engine, onnx or torch; the one that fits the file if left out")
+    take.add_argument(
+        "--runtime", metavar="R", help="engine, onnx, torch, or that of a bundle; what fits the file if left out"
+    )
     take.add_argument("--memory", metavar="SIZE", help="budget of model and variables, as 6MB; exit status 1 above it")
     take.add_argument("--latency", metavar="TIME", help="budget of a call, as 100ms; exit status 1 above it")
     take.add_argument(

@@ -145,7 +145,7 @@ def begin(subject: Subject) -> Datasheet:
     shift_ms = config.features.frame_shift_ms
     return Datasheet(
         subject.info.name,
-        subject.runtime.name,
+        subject.form,
         subject.path.name,
         config.encoder.streaming_step_size * shift_ms,
         config.encoder.lookahead * shift_ms,
@@ -155,14 +155,19 @@ def begin(subject: Subject) -> Datasheet:
 
 
 def fill_footprint(sheets: Sequence[Datasheet], subjects: Sequence[Subject], bar: Bar) -> None:
-    """Latency, all subjects in turns, and memory, each in fresh processes. Raises: OSError where a process failed."""
+    """Latency, all subjects in turns, and memory, each in fresh processes; of NPUs what is estimated. Raises: OSError
+    where a process failed."""
+    for sheet, subject in zip(sheets, subjects, strict=True):
+        if subject.runtime.estimates:
+            sheet.latency = latency.estimated(subject)
+    here = [(sheet, subject) for sheet, subject in zip(sheets, subjects, strict=True) if not sheet.latency]
     with bar("latency", latency.TURNS) as report:
-        times = latency.measure(subjects, report)
-    for sheet, found in zip(sheets, times, strict=True):
+        times = latency.measure([subject for _, subject in here], report)
+    for (sheet, _), found in zip(here, times, strict=True):
         sheet.latency = found
         sheet.copy_ms = latency.copy_ms(sheet.plans["step"].model_bytes)
-    with bar("memory in fresh processes", len(subjects) * len(SIZES)) as report:
-        for index, (sheet, subject) in enumerate(zip(sheets, subjects, strict=True)):
+    with bar("memory in fresh processes", len(here) * len(SIZES)) as report:
+        for index, (sheet, subject) in enumerate(here):
             for count, size in enumerate(SIZES):
                 process = memory.of_fresh_process(subject.runtime.name, subject.path, size)
                 if process:
@@ -171,7 +176,11 @@ def fill_footprint(sheets: Sequence[Datasheet], subjects: Sequence[Subject], bar
 
 
 def fill_time(sheet: Datasheet, subject: Subject, minutes: float, data: Path | None, bar: Bar) -> None:
-    """The streaming analysis, and the time to command on the clips of a folder. Raises: ValueError as `response`."""
+    """The streaming analysis, and the time to command on the clips of a folder; of an NPU nothing.
+
+    Raises: ValueError as `response`."""
+    if subject.runtime.estimates:
+        return
     with bar(f"{minutes:g} min of audio", round(minutes * 60)) as report:
         sheet.streaming = latency.stream(subject, minutes, report)
     if data is not None:

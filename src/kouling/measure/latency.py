@@ -89,6 +89,15 @@ def measure(subjects: Sequence[Subject], report: Report | None = None) -> list[d
     return [{size: _times(each[size], audio_ms[index, size]) for size in SIZES} for index, each in enumerate(found)]
 
 
+def estimated(subject: Subject) -> dict[str, Times]:
+    """The times of each size on an NPU, as its compiler estimates them: no calls were made."""
+    shift_ms, found = subject.info.config.features.frame_shift_ms, {}
+    for size in SIZES:
+        taken = subject.estimated_ms(size) or math.nan
+        found[size] = Times(taken, taken, taken, 0, 0, False, taken / (subject.frames(size) * shift_ms))
+    return found
+
+
 def _task(subject: Subject, size: str) -> tuple[Callable[[], object], float]:
     """A call to be timed, with full caches, and the milliseconds of audio in it."""
     config, frames, call = subject.info.config, subject.frames(size), subject.call(size)

@@ -1,12 +1,17 @@
-"""The runtimes that can be measured, each behind the same calls. Another one is a `Runtime` in `RUNTIMES`."""
+"""The runtimes that can be measured, each behind the same calls. Another one is a `Runtime` in `RUNTIMES`.
+
+What `kouling export` makes of a model for another runtime is a bundle, whose `model.json` says for which. An NPU's is
+not run here: its figures are its compiler's estimates.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +20,11 @@ from numpy.typing import NDArray
 
 from kouling import recognizer
 from kouling.checkpoint import ModelInfo
-from kouling.deploy import engine
+from kouling.deploy import engine, ethos_u
+from kouling.deploy.graph import Description
 from kouling.deploy.onnx import OnnxRunner
 from kouling.measure import arena, footprint
-from kouling.measure.footprint import Plan
+from kouling.measure.footprint import ACTIVATION, Buffer, Plan
 from kouling.recognizer import Recognizer, Runner
 
 SIZES = {"step": 0, "300": 300, "500": 500}  # feature frames of a call; a step has as many as the model says
@@ -36,6 +42,8 @@ class Runtime:
     export: str  # how to get the file from a checkpoint
     open: Callable[[Path], Any]  # -> Engine or Runner
     plan: Callable[[Path, Any, int], Plan]  # file, opened, feature frames
+    target: str = ""  # of its bundles
+    estimates: str = ""  # a file of a bundle's folder: what an NPU's compiler says, where there is no NPU to measure
 
 
 def _plan_engine(path: Path, opened: engine.Engine, frames: int) -> Plan:
@@ -60,6 +68,19 @@ def _open_bundle(path: Path) -> Runner:
 def _plan_bundle(path: Path, opened: Any, frames: int) -> Plan:
     file = path.parent / opened.description.file
     return footprint.in_float32(opened.info.config, len(opened.info.units), frames, file.stat().st_size)
+
+
+def _plan_ethos_u(path: Path, opened: Any, frames: int) -> Plan:
+    told = json.loads((path.parent / ethos_u.REPORT).read_text())
+    counted = _plan_bundle(path, opened, frames)
+    sram = Buffer("SRAM", ACTIVATION, told["sram_bytes"], 0, len(counted.operations) - 1)
+    return replace(counted, buffers=(sram,), model_bytes=told["storage_bytes"])
+
+
+def _bundle(name: str, target: str, module: str, plan: Any = _plan_bundle, estimates: str = "") -> Runtime:
+    install = f"pip install 'kouling[{target}]'"
+    export = f"kouling export {{}} --target {target} -o DIR"
+    return Runtime(name, recognizer.BUNDLE_FILE, module, install, export, _open_bundle, plan, target, estimates)
 
 
 def _open_torch(path: Path) -> Runner:
@@ -89,15 +110,11 @@ RUNTIMES = {
             OnnxRunner,
             _plan_onnx,
         ),
-        Runtime(
-            "bundle",  # for LiteRT
-            recognizer.BUNDLE_FILE,
-            "ai_edge_litert",
-            "pip install 'kouling[litert]'",
-            "kouling export {} --target litert -o DIR",
-            _open_bundle,
-            _plan_bundle,
-        ),
+        _bundle("onnx-bundle", "onnx", "onnxruntime"),
+        _bundle("litert", "litert", "ai_edge_litert"),
+        _bundle("openvino", "openvino", "openvino"),
+        _bundle("executorch", "executorch", "executorch"),
+        _bundle("ethos-u", "ethos-u", "ai_edge_litert", _plan_ethos_u, ethos_u.REPORT),
         Runtime(
             "torch",
             "model.safetensors",
@@ -125,12 +142,31 @@ class Subject:
         return info
 
     @property
-    def label(self) -> str:
-        return f"{self.info.name}:{self.runtime.name}"
+    def form(self) -> str:
+        """The runtime, and what there is to say of a bundle for it."""
+        if not self.runtime.target:
+            return self.runtime.name
+        description: Description = self.opened.description
+        told = self._estimates
+        return f"{told['accelerator']} (estimated)" if told else f"{self.runtime.name} ({description.scheme})"
 
     def frames(self, size: str) -> int:
-        """Feature frames of a call: 300 and 500 rounded up to whole steps."""
-        return frames_of(self.info, SIZES[size])
+        """Feature frames of a call: 300 and 500 rounded up to whole steps, or to the calls a bundle is made for."""
+        step = self.info.config.encoder.streaming_step_size
+        at_once = self.opened.description.frames if self.runtime.target else step
+        return max(-(-SIZES[size] // at_once), 1) * int(at_once)
+
+    @property
+    def _estimates(self) -> dict[str, Any] | None:
+        if not self.runtime.estimates:
+            return None
+        told: dict[str, Any] = json.loads((self.path.parent / self.runtime.estimates).read_text())
+        return told
+
+    def estimated_ms(self, size: str) -> float | None:
+        """What a call takes on an NPU; None where it can be measured."""
+        told = self._estimates
+        return told["time_ms"] * self.frames(size) / self.opened.description.frames if told else None
 
     def plan(self, size: str) -> Plan:
         return self.runtime.plan(self.path, self.opened, self.frames(size))
@@ -156,11 +192,6 @@ class Subject:
         return self.opened.recognizer() if isinstance(self.opened, engine.Engine) else Recognizer(self.opened)
 
 
-def frames_of(info: ModelInfo, frames: int) -> int:
-    step = info.config.encoder.streaming_step_size
-    return max(-(-frames // step), 1) * step
-
-
 def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
     """The runtime and its file of a model: an installed model's name, a folder, or a file; the runtime that fits the
     file if none is named, in a folder the engine.
@@ -171,12 +202,14 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
         raise ValueError(f"no runtime {runtime!r}; allowed: {', '.join(RUNTIMES)}")
     path = recognizer.MODELS / str(model) if str(model) in recognizer.model_names() else Path(model)
     if path.is_dir():
-        there = [each for each in RUNTIMES.values() if (path / each.file).is_file()]
+        there = [
+            each for each in RUNTIMES.values() if (path / each.file).is_file() and _made_for(each, path / each.file)
+        ]
         there.sort(key=lambda each: not is_installed(each))  # stable: the engine first, where it was built
         path = path / (RUNTIMES[runtime].file if runtime else there[0].file if there else recognizer.ENGINE_FILE)
     elif not path.is_file():
         path = recognizer.find_model(model)  # says what there is
-    suited = [each for each in RUNTIMES.values() if Path(each.file).suffix == path.suffix]
+    suited = [each for each in RUNTIMES.values() if Path(each.file).suffix == path.suffix and _made_for(each, path)]
     chosen = RUNTIMES[runtime] if runtime else suited[0] if suited else RUNTIMES["engine"]
     if chosen not in suited or not path.is_file():
         weights = path.with_name(RUNTIMES["torch"].file)
@@ -184,6 +217,11 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
     if not is_installed(chosen):
         raise ValueError(f"{chosen.name} is not installed; install it with: {chosen.install}")
     return chosen, path
+
+
+def _made_for(runtime: Runtime, path: Path) -> bool:
+    """Whether a bundle is for this runtime; true of all other files. Raises: ValueError where it is no bundle."""
+    return not runtime.target or (path.is_file() and Description.load(path).target == runtime.target)
 
 
 def is_installed(runtime: Runtime) -> bool:

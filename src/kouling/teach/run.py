@@ -127,8 +127,8 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     for problem in usable.problems:
         report(f"left out: {problem}")
     recipe = lesson.recipe_of(plan, asked.out.name, language, start, work, usable.folder, asked.seed)
-    if asked.epochs is not None:
-        recipe = replace(recipe, training=replace(recipe.training, epochs=asked.epochs))
+    epochs = lesson.EPOCHS[size] if asked.epochs is None else asked.epochs
+    recipe = replace(recipe, training=replace(recipe.training, epochs=epochs))
     if before is not None:  # goes on from what it was
         shutil.copyfile(before, work / "before.safetensors")
         training = replace(recipe.training, epochs=max(recipe.training.epochs // 2, 1), warmup_epochs=0.2)

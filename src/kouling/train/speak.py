@@ -134,7 +134,8 @@ class Pico:
 
     def command_line(self, text: str, voice: Voice, output: Path) -> list[str]:
         rate, pitch = 100 * voice.words_per_minute // NATURAL_WORDS_PER_MINUTE, 55 + voice.pitch
-        return [sys.executable, "-m", "kouling.train.pico", voice.name, str(rate), str(pitch), str(output), text]
+        program = str(Path(__file__).with_name("pico.py"))
+        return [sys.executable, program, voice.name, str(rate), str(pitch), str(output), text]
 
 
 class Piper:
