@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
                 runner, chosen, options.data, options.speech, asked, skipped, options.unproven, report
             )
         except thresholds.CannotReach as error:
-            return complain(f"{options.set}: {error}", FAILED)
+            return complain(f"{options.set}: {error}; nothing was written", FAILED)
     thresholds.write(options.set, output, {command.name: command.threshold for command in result.commands})
     if options.json:
         print(json.dumps(result.to_dict(), ensure_ascii=False))

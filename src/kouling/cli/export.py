@@ -13,7 +13,8 @@ from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "c-array")  # targets whose export is a single file
 # Or a folder; onnx is a file where the output ends in .onnx.
-BUNDLES = ("onnx", "litert", "openvino", "executorch", "ethos-u")
+NPUS = ("ethos-u", "rknn")
+BUNDLES = ("onnx", "litert", "openvino", "executorch", *NPUS)
 
 
 def add(verbs: Any) -> None:
@@ -35,7 +36,7 @@ def add(verbs: Any) -> None:
     send.add_argument(
         "--scheme",
         choices=["float", "dynamic", "static"],
-        help="other targets: float, int8 weights, or all int8 as NPUs need it; float if left out, static for ethos-u",
+        help="other targets: float, int8 weights, or all int8 as NPUs need it; float if left out, static for NPUs",
     )
     send.add_argument(
         "--recordings",
@@ -44,14 +45,14 @@ def add(verbs: Any) -> None:
         help="real speech: every other recording calibrates static int8, the rest proves the export",
     )
     send.add_argument("--frames", type=int, metavar="T", help="feature frames of a call; those of a step if left out")
-    send.add_argument("--accelerator", metavar="A", help="ethos-u: ethos-u55-128 if left out, ethos-u85-256, ...")
+    send.add_argument("--accelerator", metavar="A", help="ethos-u: ethos-u55-128 if left out; rknn: rk3588")
     send.add_argument(
         "--levels",
         type=int,
         metavar="N",
         help="weights of a channel take N values, 31 or 15: smaller, faster",
     )
-    send.add_argument("--require-full-npu", action="store_true", help="ethos-u: fail where the CPU is needed")
+    send.add_argument("--require-full-npu", action="store_true", help="ethos-u, rknn: fail where the CPU is needed")
     send.add_argument(
         "-o", "--output", type=Path, required=True, help="a file (engine, c-array, NAME.onnx), or a new folder"
     )
@@ -86,8 +87,8 @@ def refuse_strangers(options: argparse.Namespace) -> None:
         "recordings": folders,
         "frames": folders,
         "levels": folders,
-        "accelerator": ("ethos-u",),
-        "require_full_npu": ("ethos-u",),
+        "accelerator": NPUS,
+        "require_full_npu": NPUS,
     }
     for name, targets in own.items():
         if getattr(options, name) and options.target not in targets:
@@ -136,12 +137,11 @@ def _file(options: argparse.Namespace, path: Path) -> int:
 
 
 def _bundle(options: argparse.Namespace, path: Path) -> int:
-    from kouling.deploy import bundle, ethos_u
+    from kouling.deploy import bundle
     from kouling.deploy.bundle import Order
 
-    scheme = options.scheme or ("static" if options.target == "ethos-u" else "float")
-    accelerator = options.accelerator or ethos_u.DEFAULT
-    order = Order(options.target, scheme, options.frames, options.recordings, accelerator, options.levels)
+    scheme = options.scheme or ("static" if options.target in NPUS else "float")
+    order = Order(options.target, scheme, options.frames, options.recordings, options.accelerator or "", options.levels)
     found = bundle.export(path, order, options.output, show.errors.status)
     on_cpu = [each for each in found.placed if each.on == "CPU"]
     if found.estimate:

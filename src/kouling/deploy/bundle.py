@@ -15,9 +15,22 @@ import numpy as np
 
 from kouling import audio
 from kouling.checkpoint import write_whole
-from kouling.deploy import bundle_page, ethos_u, executorch, frontend, fused, litert, openvino, ort, parity, speech
+from kouling.deploy import (
+    bundle_page,
+    ethos_u,
+    executorch,
+    frontend,
+    fused,
+    litert,
+    openvino,
+    ort,
+    parity,
+    rknn,
+    speech,
+)
 from kouling.deploy.graph import FLOAT, STATIC, BundleRunner, Call, Description, Graph, Placed, Written
 from kouling.deploy.parity import Parity
+from kouling.deploy.pytorch import one_thread
 from kouling.features import LogMel
 from kouling.recognizer import BUNDLE_FILE
 
@@ -38,6 +51,7 @@ LOADERS: dict[str, Loader] = {
     "ethos-u": litert.load,
     "openvino": openvino.load,
     "executorch": executorch.load,
+    "rknn": rknn.load,
 }
 SCHEMES = {
     "onnx": ort.SCHEMES,
@@ -45,8 +59,11 @@ SCHEMES = {
     "ethos-u": ethos_u.SCHEMES,
     "openvino": openvino.SCHEMES,
     "executorch": executorch.SCHEMES,
+    "rknn": rknn.SCHEMES,
 }
 TARGETS = tuple(SCHEMES)
+SIMULATED_S = 60.0  # of audio that a simulator hears for the comparison: it takes twenty times as long as a runtime
+Estimate = ethos_u.Estimate | rknn.Estimate
 
 Progress = Callable[[str], AbstractContextManager[object]]
 
@@ -54,13 +71,14 @@ Progress = Callable[[str], AbstractContextManager[object]]
 @dataclass(frozen=True)
 class Order:
     """What is wanted. frames: feature frames of a call, those of a step if None; recordings: real audio to calibrate
-    static int8 by and to prove the export with; accelerator: of Ethos-U; levels: see `fused.cluster`."""
+    static int8 by and to prove the export with; accelerator: of an NPU, its most usual one if left out; levels: see
+    `fused.cluster`."""
 
     target: str
     scheme: str = FLOAT
     frames: int | None = None
     recordings: Path | None = None
-    accelerator: str = ethos_u.DEFAULT
+    accelerator: str = ""
     levels: int | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +101,7 @@ class Exported:
     description: Description
     placed: tuple[Placed, ...]
     parity: Parity | None  # None: a call is longer than the silence with which a stream begins
-    estimate: ethos_u.Estimate | None
+    estimate: Estimate | None
 
 
 def export(checkpoint: Path, order: Order, out: Path, progress: Progress = lambda text: nullcontext()) -> Exported:
@@ -95,6 +113,13 @@ def export(checkpoint: Path, order: Order, out: Path, progress: Progress = lambd
     """
     if out.exists():
         raise ValueError(f"{out} exists; give a folder that does not, or delete it")
+    if order.target == "rknn":
+        rknn.python()  # what is missing is said before the work
+    with one_thread():  # a step is too small to share
+        return _export(checkpoint, order, out, progress)
+
+
+def _export(checkpoint: Path, order: Order, out: Path, progress: Progress) -> Exported:
     graph = Graph(checkpoint, order.frames)
     calibrating, verifying = None, speech.made_up(MADE_UP_S)
     if order.recordings is not None:
@@ -113,6 +138,8 @@ def export(checkpoint: Path, order: Order, out: Path, progress: Progress = lambd
         with progress(f"converting for {order.target}"):
             written, estimate = _convert(graph, order, features, unfinished)
         description = _describe(graph, order, written, unfinished)
+        if order.target == "rknn":
+            verifying = verifying[: round(SIMULATED_S * audio.SAMPLE_RATE_HZ)]
         with progress("comparing with PyTorch"):
             compared = _golden(graph, description, unfinished, verifying)
         told = {
@@ -125,7 +152,8 @@ def export(checkpoint: Path, order: Order, out: Path, progress: Progress = lambd
         if card.is_file():
             shutil.copy(card, unfinished / "card.md")
         found = Exported(description, written.placed, compared, estimate)
-        bundle_page.write(unfinished, description, written.placed, compared, estimate)
+        said = f"{estimate.maker}: {estimate.line}" if estimate else ""
+        bundle_page.write(unfinished, description, written, compared, said)
         os.replace(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -142,9 +170,11 @@ def load(folder: Path) -> BundleRunner:
 
 def _convert(
     graph: Graph, order: Order, features: speech.Features | None, folder: Path
-) -> tuple[Written, ethos_u.Estimate | None]:
+) -> tuple[Written, Estimate | None]:
     if order.target == "ethos-u":
-        return ethos_u.convert(graph, order.accelerator, features, folder)
+        return ethos_u.convert(graph, order.accelerator or ethos_u.DEFAULT, features, folder)
+    if order.target == "rknn":
+        return rknn.convert(graph, order.accelerator or rknn.DEFAULT, features, folder)
     return CONVERTERS[order.target](graph, order.scheme, features, folder), None
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kouling.checkpoint import write_whole
-from kouling.deploy.ethos_u import COMPILED, Estimate
 from kouling.deploy.frontend import FILE as FRONTEND
-from kouling.deploy.graph import STATIC, Description, Placed, TensorSpec
+from kouling.deploy.graph import STATIC, Description, TensorSpec, Written
 from kouling.deploy.parity import TOLERANCES, Parity
 from kouling.recognizer import BUNDLE_FILE
 
@@ -73,22 +72,21 @@ main()
 def write(
     folder: Path,
     told: Description,
-    placed: Sequence[Placed],
+    written: Written,
     parity: Parity | None,
-    estimate: Estimate | None,
+    estimate: str,
 ) -> None:
-    """`README.md` and `parity.py` of a bundle."""
+    """`README.md` and `parity.py` of a bundle. estimate: what an NPU's compiler says of a call, if anything."""
     write_whole(
         folder / "parity.py", PARITY.format(units=len(told.info.units), least_db=TOLERANCES[STATIC][0]).encode()
     )
-    write_whole(folder / "README.md", page(told, placed, parity, estimate).encode())
+    write_whole(folder / "README.md", page(told, written, parity, estimate).encode())
 
 
-def page(told: Description, placed: Sequence[Placed], parity: Parity | None, estimate: Estimate | None) -> str:
+def page(told: Description, written: Written, parity: Parity | None, estimate: str) -> str:
     info, features = told.info, told.info.config.features
     encoder = info.config.encoder
     lookahead_ms = encoder.lookahead * features.frame_shift_ms
-    device_file = COMPILED if estimate else told.file
     lines = [
         f"# {info.name} for {told.target}, {told.scheme}",
         "",
@@ -97,8 +95,8 @@ def page(told: Description, placed: Sequence[Placed], parity: Parity | None, est
         "",
         "## What lies here",
         "",
-        f"- `{device_file}`: the step for the device."
-        + (f" `{told.file}` is the same before Vela: it runs on a host." if estimate else ""),
+        f"- `{written.compiled or told.file}`: the step for the device."
+        + (f" `{told.file}` is the same before it was compiled: it runs on a host." if written.compiled else ""),
         f"- `{BUNDLE_FILE}`: names, shapes, types and scales of its inputs and outputs; the model's configuration.",
         f"- `{told.initial}`: the state with which a stream begins, tensor after tensor in the order below.",
         f"- `{FRONTEND}`: features and decoder for kouling's C engine (`kouling_features`, `kouling_decode`), without "
@@ -135,9 +133,9 @@ def page(told: Description, placed: Sequence[Placed], parity: Parity | None, est
         "",
         "## What runs where",
         "",
-        *(f"- {each.on}: {each.count} {each.kind}" + (f": {each.why}" if each.why else "") for each in placed),
+        *(f"- {each.on}: {each.count} {each.kind}" + (f": {each.why}" if each.why else "") for each in written.placed),
         "",
-        *([f"Vela's estimate, nothing was run on an NPU: {estimate.line}.", ""] if estimate else []),
+        *([f"{estimate}; nothing was run on an NPU.", ""] if estimate else []),
         "## Proof",
         "",
         parity.line + (". Passed." if parity.passed else ". FAILED: do not ship this.")

@@ -60,6 +60,8 @@ class Estimate:
     npu_operators: int
     cpu_operators: int
 
+    maker = "Vela's estimate"
+
     @property
     def line(self) -> str:
         return (
@@ -81,7 +83,7 @@ def convert(
     written = litert.convert(graph, STATIC, features, folder)
     estimate, placed = compile_for(folder / written.file, accelerator, folder / COMPILED)
     write_whole(folder / REPORT, (json.dumps(asdict(estimate), indent=2) + "\n").encode())
-    return replace(written, placed=placed), estimate
+    return replace(written, placed=placed, compiled=COMPILED), estimate
 
 
 def compile_for(source: Path, accelerator: str, output: Path) -> tuple[Estimate, tuple[Placed, ...]]:

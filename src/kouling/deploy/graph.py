@@ -83,6 +83,7 @@ class Written:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     placed: tuple[Placed, ...] = ()
+    compiled: str = ""  # the file for the device, where `file` runs on a host
 
 
 @dataclass(frozen=True)

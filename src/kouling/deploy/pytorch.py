@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +33,17 @@ class TorchRunner:
             log_probs, following = self._encoder(torch.from_numpy(np.ascontiguousarray(features))[None], state)
         result: NDArray[np.float32] = log_probs[0].numpy()
         return result, following
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch, where it is loaded, computes on one thread meanwhile; the other runtimes always do."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(before)

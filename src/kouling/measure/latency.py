@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kouling.audio import SAMPLE_RATE_HZ
+from kouling.deploy.pytorch import one_thread
 from kouling.features import LogMel
-from kouling.measure import noise, runtimes
+from kouling.measure import noise
 from kouling.measure.runtimes import SIZES, Subject
 from kouling.recognizer import Recognizer
 
@@ -61,7 +62,7 @@ def quiet_core() -> Iterator[None]:
         os.sched_setaffinity(0, {max(cores)})
     gc.disable()
     try:
-        with runtimes.one_thread():
+        with one_thread():
             yield
     finally:
         if cores:

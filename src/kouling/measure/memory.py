@@ -67,11 +67,12 @@ def main(arguments: list[str]) -> int:
         libc.prctl(NO_HUGE_PAGES, 1, 0, 0, 0)
     import numpy as np
 
+    from kouling.deploy.pytorch import one_thread
     from kouling.measure import runtimes
 
     runtime = runtimes.RUNTIMES[name]
     importlib.import_module(runtime.module)
-    with runtimes.one_thread():
+    with one_thread():
         _private_bytes()
         before = _private_bytes()
         subject = runtimes.open_subject(runtime, Path(file))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -231,20 +229,6 @@ def is_installed(runtime: Runtime) -> bool:
 def open_subject(runtime: Runtime, path: Path) -> Subject:
     """Raises: ValueError where the file is unusable."""
     return Subject(runtime, path, runtime.open(path))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch, where it is loaded, computes on one thread meanwhile; the other runtimes always do."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 1
-    if torch:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
 
 
 def _at_once(info: ModelInfo, frames: int) -> int:

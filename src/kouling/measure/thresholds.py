@@ -42,7 +42,11 @@ Curve = NDArray[np.float64]  # a number for each threshold of GRID
 
 
 class CannotReach(Exception):
-    """No thresholds reach the rate; the text says what can be reached."""
+    """No thresholds reach the rate; the text says what can be reached, and `per_hour` is that."""
+
+    def __init__(self, text: str, per_hour: float) -> None:
+        super().__init__(text)
+        self.per_hour = per_hour
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def calibrate(
         wanted -= max(result.alarms - allowed, 1)  # an event may stand in another's way only while it is heard
         if wanted < 0:
             break
-    raise CannotReach(_reachable(clips, running, hours, per_hour))
+    raise _reachable(clips, running, hours, per_hour)
 
 
 def choose(
@@ -256,13 +260,15 @@ def _result(
     return Calibration(tuple(rows), per_hour, hours, len(others), sum(bool(heard.events) for heard in others))
 
 
-def _reachable(clips: Sequence[Heard], running: Sequence[Heard], hours: float, per_hour: float) -> str:
+def _reachable(clips: Sequence[Heard], running: Sequence[Heard], hours: float, per_hour: float) -> CannotReach:
     alarms = sum(event.confidence >= HIGH for heard in running for event in heard.events)
     said = [heard.confidence(heard.label) >= HIGH for heard in clips if heard.commanded]
-    return (
+    can = _up(alarms / hours)
+    return CannotReach(
         f"{per_hour:g} false alarms an hour cannot be reached: with every threshold at {HIGH} there are {alarms} in "
-        f"{_duration(hours)}, {_up(alarms / hours):g} an hour, and {np.mean(said):.0%} of the commands are heard; "
-        "nothing was written; longer phrases are less often heard in other speech"
+        f"{_duration(hours)}, {can:g} an hour, and {np.mean(said):.0%} of the commands are heard; longer phrases are "
+        "less often heard in other speech",
+        can,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -23,6 +24,15 @@ PAUSE_S = 0.15  # at which it is cut in any case
 def speech() -> Iterator[NDArray[np.int16]]:
     """The recordings of its running speech."""
     return (audio.read(file, name) for label, name, file in labelled(PACK) if label == "speech")
+
+
+def saying(phrases: Iterable[str]) -> set[str]:
+    """The recordings of its running speech that say one of these phrases, word for word."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for name, _, _, words in cuts():
+        said[name] += words
+    wanted = [f" {phrase.lower()} " for phrase in phrases]
+    return {name for name, words in said.items() if any(each in f" {' '.join(words)} " for each in wanted)}
 
 
 def all_but(label: str) -> list[str]:
