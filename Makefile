@@ -39,8 +39,8 @@ test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no
 	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
 	$(BIN)/pytest
 
-test-targets: .venv-targets/.installed  ## set up .venv-targets, then the tests of exports for LiteRT, Ethos-U, OpenVINO, ExecuTorch (Linux)
-	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_fused.py tests/bench/test_fusion.py
+test-targets: .venv-targets/.installed .venv-rknn/.installed  ## set up .venv-targets and .venv-rknn, then the tests of exports for LiteRT, Ethos-U, OpenVINO, ExecuTorch, RKNN (Linux)
+	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_rknn.py tests/deploy/test_fused.py tests/bench/test_fusion.py
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
 	$(check_python)
@@ -67,7 +67,7 @@ fuzz:  ## inputs that break the C engine, searched for FUZZ_SECONDS=1200 with Cl
 	build/fuzz/fuzz -merge=1 -use_counters=0 -max_len=18560 -artifact_prefix=build/fuzz/ $(CORPUS) build/fuzz/corpus
 
 clean:  ## delete all environments, caches and builds; runs/ and data/ stay
-	rm -rf .venv .venv-test .venv-bench .venv-targets .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .venv .venv-test .venv-bench .venv-targets .venv-rknn .mypy_cache .ruff_cache .pytest_cache build dist
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Editable installs: edited Python runs at once, so only a change of what is installed, or of C, makes the stamps stale.
@@ -98,6 +98,15 @@ $(TEST): pyproject.toml constraints.txt $(ENGINE)
 	@.venv-targets/bin/python $(PIP) -c constraints.txt torch
 	@echo "setting up .venv-targets: kouling, LiteRT, Vela, OpenVINO and ExecuTorch ..."
 	@.venv-targets/bin/python $(PIP) -c constraints.txt -e '.[train,onnx,ethos-u,openvino,executorch,dev]'
+	@touch $@
+
+# RKNN Toolkit's pins go with none of ours. Its own pin of PyTorch is for models that are not given as ONNX: any will do.
+.venv-rknn/.installed: constraints.txt src/kouling/deploy/rknn-requirements.txt
+	$(check_python)
+	@echo "setting up .venv-rknn: RKNN Toolkit ..."
+	@$(PYTHON) -m venv .venv-rknn
+	@.venv-rknn/bin/python $(PIP) -c constraints.txt -r src/kouling/deploy/rknn-requirements.txt
+	@.venv-rknn/bin/python $(PIP) --no-deps rknn-toolkit2==2.5.0
 	@touch $@
 
 # A peer that cannot be had is no reason not to measure the others.

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ def load(description: Description, folder: Path) -> Call:
         parts = np.split(np.frombuffer(answer, np.float32), np.cumsum(sizes)[:-1])
         return [part.reshape(spec.shape) for part, spec in zip(parts, description.outputs, strict=True)]
 
-    weakref.finalize(call, _end, simulator)
+    weakref.finalize(call, _end, simulator, log)
     return call
 
 
@@ -169,10 +169,7 @@ def _reason(said: str) -> str:
     return errors[-1].strip()
 
 
-def _end(simulator: subprocess.Popen[bytes]) -> None:
-    if simulator.stdin:
-        simulator.stdin.close()
-    if simulator.stdout:
-        simulator.stdout.close()
+def _end(simulator: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     simulator.kill()
-    simulator.wait()
+    simulator.communicate()  # closes its pipes
+    log.close()
