@@ -208,7 +208,7 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
     elif not path.is_file():
         path = recognizer.find_model(model)  # says what there is
     suited = [each for each in RUNTIMES.values() if Path(each.file).suffix == path.suffix and _made_for(each, path)]
-    if path.name == recognizer.BUNDLE_FILE and not any(each.target for each in suited):
+    if path.name == recognizer.BUNDLE_FILE and path.is_file() and not any(each.target for each in suited):
         raise ValueError(
             f"{path.parent}: made for {Description.load(path).target}, of which nothing can be measured here"
         )
