@@ -97,7 +97,7 @@ $(TEST): pyproject.toml constraints.txt $(ENGINE)
 	@$(PYTHON) -m venv .venv-targets
 	@.venv-targets/bin/python $(PIP) -c constraints.txt torch
 	@echo "setting up .venv-targets: kouling, LiteRT, Vela, OpenVINO and ExecuTorch ..."
-	@.venv-targets/bin/python $(PIP) -c constraints.txt -e '.[train,onnx,ethos-u,openvino,executorch,dev]'
+	@.venv-targets/bin/python $(PIP) -c constraints.txt -e '.[train,onnx,ethos-u,openvino,executorch,executorch-ethos-u,dev]'
 	@touch $@
 
 # RKNN Toolkit's pins go with none of ours. Its own pin of PyTorch is for models that are not given as ONNX: any will do.

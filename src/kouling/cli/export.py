@@ -13,7 +13,7 @@ from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "c-array")  # targets whose export is a single file
 # Or a folder; onnx is a file where the output ends in .onnx.
-NPUS = ("ethos-u", "rknn")
+NPUS = ("ethos-u", "executorch-ethos-u", "rknn")
 BUNDLES = ("onnx", "litert", "openvino", "executorch", *NPUS)
 
 
@@ -45,14 +45,14 @@ def add(verbs: Any) -> None:
         help="real speech: every other recording calibrates static int8, the rest proves the export",
     )
     send.add_argument("--frames", type=int, metavar="T", help="feature frames of a call; those of a step if left out")
-    send.add_argument("--accelerator", metavar="A", help="ethos-u: ethos-u55-128 if left out; rknn: rk3588")
+    send.add_argument("--accelerator", metavar="A", help="of an NPU: ethos-u55-128 if left out, rk3588 for rknn")
     send.add_argument(
         "--levels",
         type=int,
         metavar="N",
         help="weights of a channel take N values, 31 or 15: smaller, faster",
     )
-    send.add_argument("--require-full-npu", action="store_true", help="ethos-u, rknn: fail where the CPU is needed")
+    send.add_argument("--require-full-npu", action="store_true", help="NPUs: fail where the CPU is needed")
     send.add_argument(
         "-o", "--output", type=Path, required=True, help="a file (engine, c-array, NAME.onnx), or a new folder"
     )

@@ -19,6 +19,7 @@ from kouling.deploy import (
     bundle_page,
     ethos_u,
     executorch,
+    executorch_ethos_u,
     frontend,
     fused,
     litert,
@@ -51,6 +52,7 @@ LOADERS: dict[str, Loader] = {
     "ethos-u": litert.load,
     "openvino": openvino.load,
     "executorch": executorch.load,
+    "executorch-ethos-u": executorch_ethos_u.load,
     "rknn": rknn.load,
 }
 SCHEMES = {
@@ -59,10 +61,12 @@ SCHEMES = {
     "ethos-u": ethos_u.SCHEMES,
     "openvino": openvino.SCHEMES,
     "executorch": executorch.SCHEMES,
+    "executorch-ethos-u": executorch_ethos_u.SCHEMES,
     "rknn": rknn.SCHEMES,
 }
 TARGETS = tuple(SCHEMES)
-SIMULATED_S = 60.0  # of audio that a simulator hears for the comparison: it takes twenty times as long as a runtime
+# Seconds of audio that are heard for the comparison where a call is simulated: that takes tens of milliseconds.
+SIMULATED_S = {"rknn": 60.0, "executorch-ethos-u": 30.0}
 Estimate = ethos_u.Estimate | rknn.Estimate
 
 Progress = Callable[[str], AbstractContextManager[object]]
@@ -138,8 +142,8 @@ def _export(checkpoint: Path, order: Order, out: Path, progress: Progress) -> Ex
         with progress(f"converting for {order.target}"):
             written, estimate = _convert(graph, order, features, unfinished)
         description = _describe(graph, order, written, unfinished)
-        if order.target == "rknn":
-            verifying = verifying[: round(SIMULATED_S * audio.SAMPLE_RATE_HZ)]
+        if order.target in SIMULATED_S:
+            verifying = verifying[: round(SIMULATED_S[order.target] * audio.SAMPLE_RATE_HZ)]
         with progress("comparing with PyTorch"):
             compared = _golden(graph, description, unfinished, verifying)
         told = {
@@ -173,6 +177,8 @@ def _convert(
 ) -> tuple[Written, Estimate | None]:
     if order.target == "ethos-u":
         return ethos_u.convert(graph, order.accelerator or ethos_u.DEFAULT, features, folder)
+    if order.target == "executorch-ethos-u":
+        return executorch_ethos_u.convert(graph, order.accelerator or ethos_u.DEFAULT, features, folder)
     if order.target == "rknn":
         return rknn.convert(graph, order.accelerator or rknn.DEFAULT, features, folder)
     return CONVERTERS[order.target](graph, order.scheme, features, folder), None

@@ -103,27 +103,32 @@ def compile_for(source: Path, accelerator: str, output: Path) -> tuple[Estimate,
         if done.returncode or not summaries:
             words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
             raise ValueError(f"Vela refuses {source.name} for {accelerator}: {words[-1]}")
-        with summaries[0].open() as file:
-            (row,) = csv.DictReader(file)
+        summary = summaries[0].read_text()
         (compiled,) = Path(scratch).glob("*_vela.tflite")
         write_whole(output, compiled.read_bytes())
     counts = {where: _count(done.stdout, where) for where in ("NPU", "CPU")}
-    estimate = Estimate(
+    estimate = read_summary(summary, accelerator, counts["NPU"], counts["CPU"])
+    return estimate, (Placed("operators", counts["NPU"], "NPU"), *left_behind(done.stdout))
+
+
+def read_summary(text: str, accelerator: str, npu_operators: int, cpu_operators: int) -> Estimate:
+    """What Vela's summary, a CSV file of one row, says of one call."""
+    (row,) = csv.DictReader(text.splitlines())
+    system, memory = SYSTEMS[accelerator]
+    stored = ("dram", "on_chip_flash", "off_chip_flash")
+    return Estimate(
         accelerator=accelerator,
         system=system,
         memory_mode=memory,
         clock_mhz=float(row["core_clock"]) / 1e6,
         sram_bytes=round(float(row["sram_memory_used"]) * 1024),
-        storage_bytes=round(
-            sum(float(row[f"{part}_memory_used"]) for part in ("dram", "on_chip_flash", "off_chip_flash")) * 1024
-        ),
+        storage_bytes=round(sum(float(row[f"{part}_memory_used"]) for part in stored) * 1024),
         npu_cycles=round(float(row["cycles_npu"])),
         total_cycles=round(float(row["cycles_total"])),
         time_ms=float(row["inference_time"]) * 1000,
-        npu_operators=counts["NPU"],
-        cpu_operators=counts["CPU"],
+        npu_operators=npu_operators,
+        cpu_operators=cpu_operators,
     )
-    return estimate, (Placed("operators", counts["NPU"], "NPU"), *left_behind(done.stdout))
 
 
 def left_behind(printed: str) -> list[Placed]:

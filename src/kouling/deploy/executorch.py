@@ -54,7 +54,7 @@ def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, fol
         program = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
         with (folder / FILE).open("wb") as file:
             program.write_to_file(file)
-    return Written(FILE, *graph.specs(), _placed(program.executorch_program))
+    return Written(FILE, *graph.specs(), placed(program.executorch_program))
 
 
 def load(description: Description, folder: Path) -> Call:
@@ -108,7 +108,7 @@ def _quantized(graph: Graph, scheme: str, features: NDArray[np.float32] | None) 
     return convert_pt2e(prepared)
 
 
-def _placed(program: Any) -> tuple[Placed, ...]:
+def placed(program: Any, delegate: str = "XNNPACK") -> tuple[Placed, ...]:
     """What a program runs in the delegate, a part of the graph each, and what in ExecuTorch's own kernels."""
     plan = program.execution_plan[0]
     kinds: Counter[tuple[str, str]] = Counter()
@@ -117,5 +117,5 @@ def _placed(program: Any) -> tuple[Placed, ...]:
         if kind == "KernelCall":
             kinds[plan.operators[instruction.instr_args.op_index].name.split("::")[-1], "CPU"] += 1
         elif kind == "DelegateCall":
-            kinds["part of the graph", "XNNPACK"] += 1
+            kinds["part of the graph", delegate] += 1
     return tuple(Placed(name, count, where) for (name, where), count in sorted(kinds.items()))

@@ -113,6 +113,7 @@ RUNTIMES = {
         _bundle("openvino", "openvino", "openvino"),
         _bundle("executorch", "executorch", "executorch"),
         _bundle("ethos-u", "ethos-u", "ai_edge_litert", _plan_ethos_u, ethos_u.REPORT),
+        _bundle("executorch-ethos-u", "executorch-ethos-u", "torchao", _plan_ethos_u, ethos_u.REPORT),
         Runtime(
             "torch",
             "model.safetensors",
