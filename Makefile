@@ -7,6 +7,8 @@ DEMO := .venv/.installed
 TEST := .venv-test/.installed
 BENCH := .venv-bench/.installed
 BIN := .venv-test/bin
+# LiteRT's converter is for Linux.
+LITERT := $(if $(filter Linux,$(shell uname -s)),ethos-u$(shell printf ,))
 ENGINE := $(wildcard engine/CMakeLists.txt engine/*.h engine/src/* engine/python/*)
 
 CLANG ?= clang
@@ -37,7 +39,7 @@ test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no
 	$(BIN)/ruff check src tests engine bench examples
 	$(BIN)/ruff format --check src tests engine bench examples
 	$(BIN)/mypy --strict src engine/amalgamate.py engine/sizes.py engine/fuzz/seeds.py
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-targets: .venv-targets/.installed .venv-rknn/.installed  ## set up .venv-targets and .venv-rknn, then the tests of exports for LiteRT, Ethos-U, OpenVINO, ExecuTorch, RKNN (Linux)
 	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_rknn.py tests/deploy/test_fused.py tests/bench/test_fusion.py
@@ -87,8 +89,8 @@ $(TEST): pyproject.toml constraints.txt $(ENGINE)
 	@echo "setting up .venv-test: PyTorch ..."
 	@$(PYTHON) -m venv .venv-test
 	@$(BIN)/python $(PIP) -c constraints.txt torch
-	@echo "setting up .venv-test: kouling and the rest ..."
-	@$(BIN)/python $(PIP) -c constraints.txt -e '.[train,onnx,dev]'
+	@echo "setting up .venv-test: kouling, LiteRT, Vela and the rest ..."
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[train,onnx,$(LITERT)dev]'
 	@touch $@
 
 .venv-targets/.installed: pyproject.toml constraints.txt $(ENGINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,12 @@ from kouling.features import mel_filters
 from tests.shapes import SHAPES, SMALL_ENCODER, save_random
 
 SAMPLE_RATE_HZ = 16000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of pytest-xdist ignore Ctrl-C, which some tests send."""
+    if hasattr(config, "workerinput"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

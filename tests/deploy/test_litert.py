@@ -146,7 +146,10 @@ def test_what_vela_estimates_stands_beside_what_is_measured(
         (["--frames", "4"], "frames is 4; allowed: multiples of 3"),
         (["--recordings", "nowhere"], "nowhere: no such folder or recording"),
         (["--levels", "30"], "levels is 30; allowed: odd numbers from 3 to 127"),
-        (["--accelerator", "ethos-u55-128"], "--accelerator goes with --target ethos-u, not with litert"),
+        (
+            ["--accelerator", "ethos-u55-128"],
+            "--accelerator goes with --target ethos-u or executorch-ethos-u or rknn, not",
+        ),
         (["--weights", "int4"], "--weights goes with --target engine or c-array, not with litert"),
     ],
 )

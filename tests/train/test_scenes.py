@@ -20,7 +20,7 @@ from kouling import audio  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.config import FeatureConfig  # noqa: E402
 from kouling.features import LogMel  # noqa: E402
-from kouling.train import augment, download  # noqa: E402
+from kouling.train import augment, download, speak  # noqa: E402
 from kouling.train.augment import ClipDraw, NoiseDraw, SceneDraw  # noqa: E402
 from kouling.train.data import Clip, Corpus, cut_pieces, load  # noqa: E402
 from kouling.train.recipe import Augment, Scenes, Source  # noqa: E402
@@ -541,6 +541,7 @@ def test_pieces_of_running_speech_lie_between_pauses(data: Path, cache: Path) ->
 def test_a_word_list_without_synthesisers_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "words.txt").write_text("hello\n")
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(speak, "find_spec", lambda name: None)
     assert "apt-get install" in refusal(lambda: load(Source("words.txt"), [tmp_path], tmp_path / "c", progress=False))
 
 
