@@ -12,8 +12,8 @@ from kouling.checkpoint import write_whole
 from kouling.cli.options import DONE, FAILED, checkpoint_of, complain, verb
 
 FILES = ("engine", "c-array")  # targets whose export is a single file
-# Or a folder; onnx is a file where the output ends in .onnx.
 NPUS = ("ethos-u", "executorch-ethos-u", "rknn")
+# Or a folder; onnx is a file where the output ends in .onnx.
 BUNDLES = ("onnx", "litert", "openvino", "executorch", *NPUS)
 
 
