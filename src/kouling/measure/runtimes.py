@@ -201,18 +201,17 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
         raise ValueError(f"no runtime {runtime!r}; allowed: {', '.join(RUNTIMES)}")
     path = recognizer.MODELS / str(model) if str(model) in recognizer.model_names() else Path(model)
     if path.is_dir():
-        there = [
-            each for each in RUNTIMES.values() if (path / each.file).is_file() and _made_for(each, path / each.file)
-        ]
+        target = _made_for(path / recognizer.BUNDLE_FILE)
+        there = [each for each in RUNTIMES.values() if (path / each.file).is_file() and each.target in ("", target)]
+        otherwise = recognizer.BUNDLE_FILE if target else recognizer.ENGINE_FILE
         there.sort(key=lambda each: not is_installed(each))  # stable: the engine first, where it was built
-        path = path / (RUNTIMES[runtime].file if runtime else there[0].file if there else recognizer.ENGINE_FILE)
+        path = path / (RUNTIMES[runtime].file if runtime else there[0].file if there else otherwise)
     elif not path.is_file():
         path = recognizer.find_model(model)  # says what there is
-    suited = [each for each in RUNTIMES.values() if Path(each.file).suffix == path.suffix and _made_for(each, path)]
-    if path.name == recognizer.BUNDLE_FILE and path.is_file() and not any(each.target for each in suited):
-        raise ValueError(
-            f"{path.parent}: made for {Description.load(path).target}, of which nothing can be measured here"
-        )
+    target = _made_for(path)
+    suited = [each for each in RUNTIMES.values() if Path(each.file).suffix == path.suffix and each.target == target]
+    if target and not suited:
+        raise ValueError(f"{path.parent}: made for {target}, of which nothing can be measured here")
     chosen = RUNTIMES[runtime] if runtime else suited[0] if suited else RUNTIMES["engine"]
     if chosen not in suited or not path.is_file():
         weights = path.with_name(RUNTIMES["torch"].file)
@@ -222,9 +221,10 @@ def find(model: str | Path, runtime: str | None = None) -> tuple[Runtime, Path]:
     return chosen, path
 
 
-def _made_for(runtime: Runtime, path: Path) -> bool:
-    """Whether a bundle is for this runtime; true of all other files. Raises: ValueError where it is no bundle."""
-    return not runtime.target or (path.is_file() and Description.load(path).target == runtime.target)
+def _made_for(path: Path) -> str:
+    """The target of a bundle, by its description; of all other files none. Raises: ValueError where it is broken."""
+    described = path.suffix == Path(recognizer.BUNDLE_FILE).suffix and path.is_file()
+    return Description.load(path).target if described else ""
 
 
 def is_installed(runtime: Runtime) -> bool:
