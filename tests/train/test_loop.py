@@ -28,6 +28,7 @@ from kouling.train.recipe import Recipe, Training  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]
 Train = Callable[..., Trainer]
+CPU = torch.device("cpu")
 
 
 # Pieces of the loop
@@ -91,7 +92,7 @@ def interrupted_after(trainer: Trainer, steps: int) -> None:
     """Run until Ctrl-C in the middle of that step."""
     step = trainer.train_step
 
-    def train_step(*arguments: Any) -> float:
+    def train_step(*arguments: Any) -> torch.Tensor:
         if trainer.step == steps:
             raise KeyboardInterrupt
         return step(*arguments)
@@ -219,11 +220,11 @@ def test_windows_are_drawn_from_their_whole_ranges_and_only_where_asked(tiny_rec
     encoder = tiny_recipe().config.encoder
     rng = np.random.default_rng(0)
     before = rng.bit_generator.state
-    assert draw_window(Training(), encoder, rng) is None and rng.bit_generator.state == before
-    windows = [draw_window(Training(varying_cached=[8, 20]), encoder, rng) for _ in range(100)]
+    assert draw_window(Training(), encoder, rng, CPU) is None and rng.bit_generator.state == before
+    windows = [draw_window(Training(varying_cached=[8, 20]), encoder, rng, CPU) for _ in range(100)]
     assert {int(window.left_context) for window in windows if window} == {2, 3, 4, 5}
     assert {int(window.lookahead) for window in windows if window} == {encoder.lookahead}
-    windows = [draw_window(Training(varying_chunk=[5, 7]), encoder, rng) for _ in range(100)]
+    windows = [draw_window(Training(varying_chunk=[5, 7]), encoder, rng, CPU) for _ in range(100)]
     assert {int(window.lookahead) for window in windows if window} == {1, 2, 3}
     assert {int(window.left_context) for window in windows if window} == {encoder.left_context}
 

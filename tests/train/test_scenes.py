@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 pytest.importorskip("torch", reason="scenes are for training, which needs torch")
 
+import torch  # noqa: E402
+
 from kouling import audio  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.config import FeatureConfig  # noqa: E402
@@ -138,8 +140,8 @@ def test_another_vocal_tract_has_its_tones_elsewhere() -> None:
         samples = np.rint(8000 * np.sin(2 * np.pi * hz * time_s)).astype(np.int16)
         return LogMel(config).accept(samples)
 
-    heard = np.repeat(bands(1000.0)[None], 200, axis=0)
-    warped = augment.warp_features(heard, np.random.default_rng(0), Augment(warp_percent=10.0), config)
+    heard = torch.from_numpy(np.repeat(bands(1000.0)[None], 200, axis=0))
+    warped = augment.warp_features(heard, np.random.default_rng(0), Augment(warp_percent=10.0), config).numpy()
     assert warped.shape == heard.shape and warped.dtype == np.float32
     peaks = warped[:, 50].argmax(axis=1)
     lowest, highest = bands(900.0)[50].argmax(), bands(1100.0)[50].argmax()
@@ -151,9 +153,9 @@ def test_another_vocal_tract_has_its_tones_elsewhere() -> None:
 
 def test_another_microphone_changes_the_tone_and_not_the_silence() -> None:
     config = FeatureConfig()
-    heard = np.full((300, 20, 64), 1.5, dtype=np.float32)
+    heard = torch.full((300, 20, 64), 1.5)
     heard[:, :5] = 0
-    filtered = augment.filter_features(heard, np.random.default_rng(0), Augment(filter_db=6.0), config)
+    filtered = augment.filter_features(heard, np.random.default_rng(0), Augment(filter_db=6.0), config).numpy()
     assert filtered.dtype == np.float32 and not filtered[:, :5].any()
     np.testing.assert_array_equal(filtered[:, 5:], np.repeat(filtered[:, 5:6], 15, axis=1))  # one line a row
     change_db = (filtered[:, 5] - 1.5) * config.log_scale * 10 / np.log(10)
@@ -177,8 +179,8 @@ def test_noise_added_to_features_is_that_added_to_samples(snr_db: float) -> None
 
     heard = (np.arange(144) >= 50)[None]  # the silence before does not count
     settings = Augment(more_noise_percent=100.0, more_noise_low_db=snr_db, snr_high_db=snr_db)
-    clean, alone = features(speech)[None], features(noise)[None]
-    noisy = augment.add_noise_features(clean, heard, alone, np.random.default_rng(1), settings, config)
+    clean, said, alone = map(torch.from_numpy, (features(speech)[None], heard, features(noise)[None]))
+    noisy = augment.add_noise_features(clean, said, alone, np.random.default_rng(1), settings, config).numpy()
     expected = features(speech + noise * (6 * 10 ** (-snr_db / 20)))
     assert noisy.dtype == np.float32 and noisy.shape == clean.shape
     for part in (slice(0, 45), slice(55, 144)):
@@ -188,21 +190,21 @@ def test_noise_added_to_features_is_that_added_to_samples(snr_db: float) -> None
 
 def test_noise_is_added_to_as_many_scenes_as_wanted_and_to_no_silence() -> None:
     config, rng = FeatureConfig(), np.random.default_rng(0)
-    scenes = rng.uniform(1, 3, (400, 20, 64)).astype(np.float32)
+    scenes = torch.from_numpy(rng.uniform(1, 3, (400, 20, 64)).astype(np.float32))
     scenes[:, :5] = 0
-    noise = rng.uniform(1, 3, scenes.shape).astype(np.float32)
-    heard = np.ones((400, 20), dtype=bool)
+    noise = torch.from_numpy(rng.uniform(1, 3, scenes.shape).astype(np.float32))
+    heard = torch.ones(400, 20, dtype=torch.bool)
 
-    def noisy(noise: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
+    def noisy(noise: torch.Tensor, percent: float) -> torch.Tensor:
         settings = Augment(more_noise_percent=percent)
         return augment.add_noise_features(scenes, heard, noise, np.random.default_rng(3), settings, config)
 
     assert noisy(noise, 0.0) is scenes
-    changed = (noisy(noise, 30.0) != scenes).any(axis=(1, 2))
-    assert 0.2 < changed.mean() < 0.4
+    changed = (noisy(noise, 30.0) != scenes).any(dim=2).any(dim=1)
+    assert 0.2 < changed.float().mean() < 0.4
     louder = noisy(noise, 100.0)
-    assert np.isfinite(louder).all() and (louder >= scenes - 1e-4).all()
-    np.testing.assert_allclose(noisy(np.zeros_like(noise), 100.0), scenes, atol=1e-4)
+    assert louder.isfinite().all() and (louder >= scenes - 1e-4).all()
+    torch.testing.assert_close(noisy(torch.zeros_like(noise), 100.0), scenes, rtol=0, atol=1e-4)
     assert (scenes[:, :5] == 0).all()  # what is given stays as it is
 
 
@@ -288,10 +290,14 @@ def test_made_up_sounds_are_many_and_of_even_level() -> None:
     assert min(crests) < 6 and max(crests) > 15  # from steady to a knock
 
 
+def masked(shape: tuple[int, ...], settings: Augment) -> NDArray[np.float32]:
+    heard: NDArray[np.float32] = augment.mask_features(torch.ones(shape), np.random.default_rng(0), settings).numpy()
+    return heard
+
+
 def test_masks_silence_what_they_cover_and_nothing_else() -> None:
     settings = Augment(time_masks_per_s=2.5, time_mask_s=0.12, mel_masks=1, mel_mask_bands=5)  # one in 0.4 s
-    features = np.ones((50, 40, 16), np.float32)
-    augment.mask_features(features, np.random.default_rng(0), settings)
+    features = masked((50, 40, 16), settings)
     silent_frames, silent_bands = (features == 0).all(axis=2), (features == 0).all(axis=1)
     np.testing.assert_array_equal(features, 1 - (silent_frames[:, :, None] | silent_bands[:, None]))
     for silent, most in ((silent_frames, 12), (silent_bands, 5)):
@@ -300,22 +306,16 @@ def test_masks_silence_what_they_cover_and_nothing_else() -> None:
         assert (
             np.abs(np.diff(np.pad(silent, ((0, 0), (1, 1))).astype(int), axis=1)).sum(axis=1) <= 2
         ).all()  # in one piece
-    again = np.ones_like(features)
-    augment.mask_features(again, np.random.default_rng(0), settings)
-    np.testing.assert_array_equal(again, features)
+    np.testing.assert_array_equal(masked((50, 40, 16), settings), features)
 
 
 def test_masks_wider_than_the_scene_cover_no_more_than_it() -> None:
-    features = np.ones((60, 10, 8), np.float32)
-    settings = Augment(time_masks_per_s=10, time_mask_s=0.3, mel_masks=1, mel_mask_bands=10)
-    augment.mask_features(features, np.random.default_rng(0), settings)
+    features = masked((60, 10, 8), Augment(time_masks_per_s=10, time_mask_s=0.3, mel_masks=1, mel_mask_bands=10))
     assert 0 < features.mean() < 0.5
 
 
 def test_a_longer_scene_has_more_time_masks() -> None:
-    settings = Augment(time_masks_per_s=1.0, time_mask_s=0.1, mel_masks=0)
-    features = np.ones((200, 500, 4), np.float32)
-    augment.mask_features(features, np.random.default_rng(0), settings)
+    features = masked((200, 500, 4), Augment(time_masks_per_s=1.0, time_mask_s=0.1, mel_masks=0))
     silent = np.pad((features == 0).all(axis=2), ((0, 0), (1, 1)))
     pieces = (np.diff(silent.astype(int), axis=1) == 1).sum(axis=1)
     assert pieces.max() == 5 and pieces.mean() > 3.5
@@ -621,11 +621,11 @@ def test_a_scene_knows_where_something_is_said_and_has_noise_to_be_added(maker: 
         row = int(np.flatnonzero(said)[0])
         first, last = batches.spans[row, 0]
         assert heard[row, first:last].all() and not heard[row, :first].any()
-        alone = batches.features[(batches.lengths == 0) & ~batches.speech].astype(np.float32)
-        for drawn in batches.draw_noise(np.random.default_rng(0), 9):
-            assert (drawn == alone).all(axis=(1, 2)).any()
+        drawn = batches.draw_noise(np.random.default_rng(0), 9)
+        assert drawn is not None and drawn.shape == (9,)
+        assert not batches.lengths[drawn].any() and not batches.speech[drawn].any()
         only_words = replace(batches, lengths=np.ones_like(batches.lengths))
-        assert not only_words.draw_noise(np.random.default_rng(0), 2).any()
+        assert only_words.draw_noise(np.random.default_rng(0), 2) is None
 
 
 def test_a_scene_says_what_its_targets_say(tiny_recipe: MakeRecipe, data: Path, cache: Path) -> None:

@@ -21,6 +21,9 @@ def add(verbs: Any) -> None:
     learn.add_argument(
         "--keep-scenes", type=Path, metavar="DIR", help="leave drawn scenes there, half a GB each, for further runs"
     )
+    learn.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda", help="what computes (auto: a GPU, where there is one)"
+    )
     learn.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
 
 
@@ -39,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         write_validation(chosen, folders, options.cache, options.validation)
         return DONE
     try:
-        train(chosen, folders, out, options.cache, options.keep_scenes)
+        train(chosen, folders, out, options.cache, options.keep_scenes, options.device)
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
     except KeyboardInterrupt:

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
+from torch import Tensor
 
 from kouling.audio import SAMPLE_RATE_HZ
 from kouling.config import FeatureConfig
 from kouling.features import mel_edges, to_hz, to_mel
 from kouling.measure.noise import FULL_SCALE, Floats
 from kouling.train.data import Clip
+from kouling.train.precision import put
 from kouling.train.recipe import Augment
 
 NUM_ROOMS = 96
@@ -174,13 +176,8 @@ def simulate_room(rng: np.random.Generator) -> Floats:
 
 
 def add_noise_features(
-    features: NDArray[np.float32],
-    heard: NDArray[np.bool_],
-    noise: NDArray[np.float32],
-    rng: np.random.Generator,
-    augment: Augment,
-    config: FeatureConfig,
-) -> NDArray[np.float32]:
+    features: Tensor, heard: Tensor, noise: Tensor, rng: np.random.Generator, augment: Augment, config: FeatureConfig
+) -> Tensor:
     """Rows heard in further noise: powers of mel bands add up, as those of unrelated sounds do on average. What is
     rendered once serves for several epochs, and its noise is learned by heart; this noise is another each time.
 
@@ -190,37 +187,42 @@ def add_noise_features(
     chosen = np.flatnonzero(rng.random(len(features)) * 100 < augment.more_noise_percent)
     if not len(chosen):
         return features
-    shifts, backwards = rng.integers(features.shape[1], size=len(features)), rng.random(len(features)) < 0.5
-    snr_db = torch.from_numpy(rng.uniform(augment.more_noise_low_db, augment.snr_high_db, len(chosen))).float()
-    turned = [np.roll(noise[i, ::-1] if backwards[i] else noise[i], shifts[i], axis=0) for i in chosen]
+    frames = features.shape[1]
+    # Each row of noise from another moment on, round and round, every second one backwards.
+    order = (np.arange(frames) - rng.integers(frames, size=(len(chosen), 1))) % frames
+    order = np.where(rng.random((len(chosen), 1)) < 0.5, frames - 1 - order, order)
+    device, snr_db = features.device, rng.uniform(augment.more_noise_low_db, augment.snr_high_db, len(chosen))
+    rows = put(chosen, device)
+    turned = noise[rows[:, None], put(order, device)]
     # Counted from the power of the floor, at which features are 0: the silence of both stays silence.
-    clean, added = (torch.expm1(torch.from_numpy(x) * config.log_scale) for x in (features[chosen], np.stack(turned)))
-    where = torch.from_numpy(heard[chosen])
+    clean, added = (torch.expm1(x * config.log_scale) for x in (features[rows], turned))
+    where = heard[rows]
     power = (clean.mean(dim=2) * where).sum(dim=1) / where.sum(dim=1).clamp(min=1)
-    gain = power * 10 ** (-snr_db / 10) / added.mean(dim=(1, 2)).clamp(min=1e-3)
-    noisy = features.copy()
-    noisy[chosen] = torch.log1p(clean + added * gain[:, None, None]).numpy() / config.log_scale
-    return noisy
+    gain = power * put(10 ** (-snr_db / 10), device).float() / added.mean(dim=(1, 2)).clamp(min=1e-3)
+    return features.index_copy(0, rows, torch.log1p(clean + added * gain[:, None, None]) / config.log_scale)
 
 
-def mask_features(features: NDArray[np.float32], rng: np.random.Generator, augment: Augment) -> None:
-    """SpecAugment (Park et al. 2019, arXiv:1904.08779), in place. features: (B, T, M)."""
+def mask_features(features: Tensor, rng: np.random.Generator, augment: Augment) -> Tensor:
+    """SpecAugment (Park et al. 2019, arXiv:1904.08779). features: (B, T, M) -> (B, T, M)."""
     batch, frames, mels = features.shape
-    time_width = round(augment.time_mask_s * 100)
-    for row in range(batch):
-        for _ in range(round(augment.time_masks_per_s * frames / 100)):
-            width = int(rng.integers(min(time_width, frames) + 1))
-            start = int(rng.integers(frames - width + 1))
-            features[row, start : start + width] = 0
-        for _ in range(augment.mel_masks):
-            width = int(rng.integers(min(augment.mel_mask_bands, mels) + 1))
-            start = int(rng.integers(mels - width + 1))
-            features[row, :, start : start + width] = 0
+    in_time = masked(
+        rng, batch, frames, round(augment.time_masks_per_s * frames / 100), round(augment.time_mask_s * 100)
+    )
+    in_mels = masked(rng, batch, mels, augment.mel_masks, augment.mel_mask_bands)
+    hidden = put(in_time, features.device)[:, :, None] | put(in_mels, features.device)[:, None, :]
+    return features.masked_fill(hidden, 0.0)
 
 
-def warp_features(
-    features: NDArray[np.float32], rng: np.random.Generator, augment: Augment, config: FeatureConfig
-) -> NDArray[np.float32]:
+def masked(rng: np.random.Generator, rows: int, length: int, count: int, widest: int) -> NDArray[np.bool_]:
+    """(rows, length) where `count` masks a row lie, each of any width up to `widest`, at any place."""
+    widths = rng.integers(min(widest, length) + 1, size=(rows, count, 1))
+    starts = (rng.random((rows, count, 1)) * (length - widths + 1)).astype(np.int64)
+    place = np.arange(length)
+    inside = (starts <= place) & (place < starts + widths)
+    return np.asarray(np.logical_or.reduce(inside, axis=1), dtype=np.bool_)
+
+
+def warp_features(features: Tensor, rng: np.random.Generator, augment: Augment, config: FeatureConfig) -> Tensor:
     """Every row heard from another vocal tract (VTLP; Jaitly and Hinton 2013): its frequencies times a factor of its
     own. features: (B, T, M) -> (B, T, M)."""
     if not augment.warp_percent:
@@ -230,14 +232,10 @@ def warp_features(
     position = np.interp(to_mel(to_hz(centers) * factors), centers, np.arange(len(centers)))  # (B, M)
     # Linear interpolation as a matrix a row, (M heard, M read); what lies beyond the bands is like the last of them.
     weights = np.maximum(1 - np.abs(np.arange(len(centers))[:, None] - position[:, None, :]), 0)
-    # PyTorch's product, not NumPy's, whose threads would fight with those of training.
-    warped: NDArray[np.float32] = torch.bmm(torch.from_numpy(features), torch.from_numpy(weights).float()).numpy()
-    return warped
+    return torch.bmm(features, put(weights.astype(np.float32), features.device))
 
 
-def filter_features(
-    features: NDArray[np.float32], rng: np.random.Generator, augment: Augment, config: FeatureConfig
-) -> NDArray[np.float32]:
+def filter_features(features: Tensor, rng: np.random.Generator, augment: Augment, config: FeatureConfig) -> Tensor:
     """Every row heard by another microphone (FilterAugment; Nam et al. 2022, arXiv:2110.03282): a gain at each of
     FILTER_KNOTS frequencies, straight lines between them. features: (B, T, M) -> (B, T, M); silence stays silent."""
     if not augment.filter_db:
@@ -247,8 +245,5 @@ def filter_features(
     at = np.linspace(0, FILTER_KNOTS - 1, features.shape[2])
     before = np.minimum(at.astype(np.int64), FILTER_KNOTS - 2)
     curve = gains[:, before] * (before + 1 - at) + gains[:, before + 1] * (at - before)
-    heard = torch.from_numpy(features)
-    silent = heard == 0
-    heard = (heard + torch.from_numpy(curve)[:, None].float()).clamp_(min=0).masked_fill_(silent, 0)
-    filtered: NDArray[np.float32] = heard.numpy()
-    return filtered
+    louder = features + put(curve.astype(np.float32), features.device)[:, None]
+    return louder.clamp(min=0).masked_fill(features == 0, 0)

@@ -25,7 +25,9 @@ from kouling.commands import UNKNOWN
 from kouling.config import Config
 from kouling.deploy import step
 from kouling.train import precision
+from kouling.train.precision import put
 
+CPU = torch.device("cpu")
 ROWS = 64  # scenes heard at once
 BEHIND = 60  # feature frames of silence behind a scene, in which its last word is said
 LEAST = 1e-6  # probability of what a teacher does not think of
@@ -34,7 +36,7 @@ LEAST = 1e-6  # probability of what a teacher does not think of
 class Teacher:
     """A trained model, its units mapped to those of a student. Never trained, never saved."""
 
-    def __init__(self, path: Path, config: Config, units: Sequence[str]) -> None:
+    def __init__(self, path: Path, config: Config, units: Sequence[str], device: torch.device = CPU) -> None:
         """config, units: the student's. Raises: ValueError where the teacher hears other features or lacks a unit;
         FileNotFoundError."""
         info, weights = checkpoint.load(path)
@@ -43,7 +45,8 @@ class Teacher:
         lacking = [unit for unit in units if unit not in info.units]
         if lacking:
             raise ValueError(f"{path}: this teacher does not know {', '.join(lacking)}")
-        self.model = step.build(info, weights).requires_grad_(False)
+        self.model = step.build(info, weights).requires_grad_(False).to(device)
+        self.device = device
         # What the student has no unit for is a word that it does not know.
         self.columns = [list(units).index(unit if unit in units else UNKNOWN) for unit in info.units]
         self.num_units = len(units)
@@ -86,14 +89,14 @@ class Teacher:
         try:
             for first in range(0, len(features), ROWS):
                 rows = slice(first, first + ROWS)
-                batch = np.pad(features[rows].astype(np.float32), ((0, 0), (0, behind), (0, 0)))
-                with precision.mixed():
-                    found, _ = self.model(torch.from_numpy(batch), self.model.initial_state(len(batch)))
+                batch = F.pad(put(features[rows], self.device).float(), (0, 0, 0, behind))
+                with precision.mixed(self.device):
+                    found, _ = self.model(batch, self.model.initial_state(len(batch)))
                 probabilities = found.new_zeros(*found.shape[:2], self.num_units)
-                probabilities.index_add_(2, torch.tensor(self.columns), found.exp())
-                log_probs[rows] = probabilities.clamp(min=LEAST).log().numpy()
+                probabilities.index_add_(2, torch.tensor(self.columns, device=self.device), found.exp())
+                log_probs[rows] = probabilities.clamp(min=LEAST).log().cpu().numpy()
                 if deep is not None:
-                    deep[rows] = seen[-1].float().numpy()
+                    deep[rows] = seen[-1].float().cpu().numpy()
                 seen.clear()
         finally:
             handle.remove()
@@ -109,28 +112,29 @@ class Heard:
     own: int  # feature frames of a frame
 
     def on(
-        self, rows: NDArray[np.int64], before: int, subsampling: int, num_frames: int
+        self, rows: NDArray[np.int64], before: int, subsampling: int, num_frames: int, device: torch.device = CPU
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities (B, N, V) and hidden states (B, N, D) on a student's frames, who hears the scenes `before`
         feature frames later: of what the teacher said in the time of a frame the surest that is not blank. Both say
         what they heard when they say it, whatever they look ahead, so their times need no other alignment."""
-        log_probs = torch.from_numpy(self.log_probs[rows].astype(np.float32))
+        log_probs = put(self.log_probs[rows], device).float()
         made = (torch.arange(num_frames) + 1) * subsampling - before  # feature frames of the scene heard by then
         last = made // self.own - 1
         first = torch.minimum((made - subsampling) // self.own, last)
         candidates = torch.minimum(first[:, None] + torch.arange(int((last - first).max()) + 1), last[:, None])
         outside = (candidates < 0) | (candidates >= log_probs.shape[1])
-        candidates = candidates.clamp(0, log_probs.shape[1] - 1)  # (N, some)
+        candidates = put(candidates.clamp(0, log_probs.shape[1] - 1), device)  # (N, some)
         best = log_probs[..., 0][:, candidates].argmin(dim=2)  # (B, N)
-        frames = candidates[torch.arange(num_frames), best]
-        silent = outside[torch.arange(num_frames), best]  # before the scene and behind it nothing is said
+        own = torch.arange(num_frames, device=device)
+        frames = candidates[own, best]
+        silent = put(outside, device)[own, best]  # before the scene and behind it nothing is said
         chosen = log_probs.gather(1, frames[..., None].expand(-1, -1, log_probs.shape[2]))
         nothing = torch.full_like(chosen[0, 0], float(np.log(LEAST)))
         nothing[0] = 0.0
         chosen = torch.where(silent[..., None], nothing, chosen).log_softmax(dim=-1)
         if self.hidden is None:
             return chosen, None
-        deep = torch.from_numpy(self.hidden[rows].astype(np.float32))
+        deep = put(self.hidden[rows], device).float()
         return chosen, deep.gather(1, frames[..., None].expand(-1, -1, deep.shape[2]))
 
 

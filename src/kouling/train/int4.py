@@ -37,8 +37,9 @@ class Int4Weights:
     def snapped(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The nearest values on the grids of those tensors that have one, by name; others are left out."""
         result = {}
-        for key, steps in self.steps.items():
+        for key, own in self.steps.items():
             weight = tensors[key]
+            steps = self.steps[key] = own.to(weight.device)
             with torch.no_grad():
                 error = (weight / steps).round().clamp(LOWEST, HIGHEST) * steps - weight
             result[key] = weight + error
@@ -59,7 +60,7 @@ class Int4Weights:
 
 def resumed(model: Encoder, state: Mapping[str, Tensor]) -> Int4Weights:
     """From the `state_dict` of a run's. model: the run's, for its shapes."""
-    weights = {key: tensor.numpy() for key, tensor in (*model.state_dict().items(), *state.items())}
+    weights = {key: tensor.cpu().numpy() for key, tensor in (*model.state_dict().items(), *state.items())}
     return Int4Weights(weights, grid.grids_of(weights, "the training state"))
 
 
@@ -70,7 +71,7 @@ def put_on_grids(model: Encoder, initial: Sequence[Path]) -> Int4Weights:
 
     Raises: ValueError where the grids of the checkpoint do not fit.
     """
-    weights = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    weights = {key: tensor.cpu().numpy() for key, tensor in model.state_dict().items()}
     saved = checkpoint.load(initial[0])[1] if len(initial) == 1 else {}
     grids = grid.grids_of(saved, str(initial[0]))
     if not grids:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.nn import functional as F
 
 from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
@@ -32,6 +33,7 @@ from kouling.train.augment import add_noise_features, filter_features, mask_feat
 from kouling.train.curves import best_of, plot
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.objective import accuracy, carried, map_state, of_labels, per_word
+from kouling.train.precision import put
 from kouling.train.recipe import Recipe, Training
 from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
@@ -49,9 +51,10 @@ class Trainer:
         cache: Path,
         kept: Path | None = None,
         scenes: SceneMaker | None = None,
+        device: str = "auto",
     ) -> None:
         """kept: folder in which drawn scenes are left for other runs on the same data. scenes: of that data, where
-        they are loaded already.
+        they are loaded already. device: one of `precision.DEVICES`.
 
         Raises: ValueError where data, the initial checkpoint or a C++ compiler that the recipe wants is missing, or
         `out` holds another recipe's run."""
@@ -60,9 +63,11 @@ class Trainer:
         self.recipe, self.out, self.kept = recipe, out, kept
         self.units = (BLANK, UNKNOWN, *recipe.units)
         torch.manual_seed(recipe.seed)
+        self.device = precision.device_called(device)
         self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
         if recipe.initial:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial])
+        self.model.to(self.device)
         self.frozen = frozen_parts(self.model, recipe.training.frozen_blocks)
         self.int4: int4.Int4Weights | None = None
         if recipe.training.weights == "int4":
@@ -77,15 +82,16 @@ class Trainer:
         self.hidden_states: HiddenStates | None = None
         groups = parameter_groups(self.model, recipe.training.weight_decay)
         if recipe.distill.teacher:
-            self.teacher = Teacher(Path(recipe.distill.teacher), recipe.config, self.units)
+            self.teacher = Teacher(Path(recipe.distill.teacher), recipe.config, self.units, self.device)
             if recipe.distill.hidden_weight:
                 widths = (model.config.encoder.hidden_size for model in (self.model, self.teacher.model))
-                self.hidden_states = HiddenStates(*widths)
+                self.hidden_states = HiddenStates(*widths).to(self.device)
                 groups[1]["params"] += list(self.hidden_states.parameters())
         self.optimizer = torch.optim.AdamW(
             groups,
             lr=recipe.training.learning_rate,
             betas=(0.9, 0.98),
+            fused=self.device.type == "cuda",  # one launch instead of dozens
         )
         self.epoch = 0
         self.step = 0
@@ -103,6 +109,7 @@ class Trainer:
         self.scenes = scenes or SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(recipe.training.validation_s)
         self.group: tuple[int, list[Batches]] | None = None
+        self.features: list[Tensor] = []  # of `group`, where training computes
         self.carried: EncoderState | None = None
 
     def resume(self) -> None:
@@ -111,7 +118,7 @@ class Trainer:
         if not path.exists():
             return
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, weights_only=True, map_location=self.device)
             recipe = state["recipe"]
         except Exception as error:  # nearly any kind, and many lines of text, come out of torch.load for a damaged file
             kind = type(error).__name__
@@ -163,7 +170,7 @@ class Trainer:
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, rounded to float16: that is the model, in every form of it. With int4 grids, if any."""
         rounded = {
-            k: (v.half() if v.is_floating_point() else v).numpy()
+            k: (v.half() if v.is_floating_point() else v).cpu().numpy()
             for k, v in self.averaged_on_grids().items()
             if not k.endswith("num_batches_tracked")
         }
@@ -217,8 +224,9 @@ class Trainer:
         began = time.perf_counter()
         draw = self.epoch // settings.reuse
         if self.group is None or self.group[0] != draw:
-            self.group = None  # free the old features before the new ones are made
+            self.group, self.features = None, []  # free the old features before the new ones are made
             self.group = (draw, self.scenes.epoch(draw, self.kept))
+            self.features = [put(batches.features, self.device) for batches in self.group[1]]
             if self.teacher is not None:  # it hears a scene once, and is quoted as often as the scene is used
                 deep = self.hidden_states is not None
                 self.lessons = [self.teacher.hear(batches.features, deep, self.kept) for batches in self.group[1]]
@@ -238,7 +246,7 @@ class Trainer:
         for part in self.frozen:  # their statistics too
             part.eval()
         self.carried = None  # a resumed run has none either
-        losses_seen = []
+        losses_seen: list[Tensor] = []
         for done, (number, rows_chosen) in enumerate(plan):
             progress = (self.epoch + done / len(plan)) / settings.epochs
             for group in self.optimizer.param_groups:
@@ -248,38 +256,31 @@ class Trainer:
             self.average(min(decay, (1 + self.step) / (10 + self.step)))
             report((done + 1) / len(plan))
         self.epoch += 1
-        row = {"epoch": float(self.epoch), "loss": float(np.mean(losses_seen)), **self.evaluate()}
+        row = {"epoch": float(self.epoch), "loss": float(torch.stack(losses_seen).mean()), **self.evaluate()}
         row["seconds"] = time.perf_counter() - began
         self.history.append(row)
         return row
 
-    def train_step(self, number: int, rows: NDArray[np.int64], rng: np.random.Generator) -> float:
-        """number: of the scenes' shape."""
+    def train_step(self, number: int, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """number: of the scenes' shape -> the loss ()."""
         assert self.group is not None
         batches = self.group[1][number]
-        features = batches.features[rows].astype(np.float32)
-        config = self.recipe.config.features
-        if self.recipe.augment.more_noise_percent:
-            noise = batches.draw_noise(rng, len(rows))
-            features = add_noise_features(features, batches.heard(rows), noise, rng, self.recipe.augment, config)
-        features = warp_features(features, rng, self.recipe.augment, config)
-        features = filter_features(features, rng, self.recipe.augment, config)
-        mask_features(features, rng, self.recipe.augment)
+        features = self.varied(number, rows, rng)
         # Silence of any length before and after: neither the phase of a step nor the length of a slot tells anything.
         subsampling = self.recipe.config.encoder.subsampling
         extra = self.recipe.training.padding_frames // subsampling * subsampling
         before = int(rng.integers(extra + 1))
-        features = np.pad(features, ((0, 0), (before, extra - before), (0, 0)))
+        features = F.pad(features, (0, 0, before, extra - before))
         hidden: list[Tensor] = []
-        with precision.mixed(), self.watched(hidden):
+        with precision.mixed(self.device), self.watched(hidden):
             begun = self.initial_state(len(rows), rng)
-            window = draw_window(self.recipe.training, self.recipe.config.encoder, rng)
+            window = draw_window(self.recipe.training, self.recipe.config.encoder, rng, self.device)
             forward = self.model if self.int4 is None else self.int4.forward(self.model)
-            log_probs, state = forward(torch.from_numpy(features), begun, window)
+            log_probs, state = forward(features, begun, window)
         self.carried = carried(state)
         each = of_labels(log_probs, batches, rows, before, self.recipe)
         if self.lessons is not None:
-            heard = self.lessons[number].on(rows, before, subsampling, log_probs.shape[1])
+            heard = self.lessons[number].on(rows, before, subsampling, log_probs.shape[1], self.device)
             each = self.taught(each, log_probs, hidden, *heard)
         loss = per_word(each, batches, rows)
         self.optimizer.zero_grad()
@@ -288,7 +289,21 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        return loss.detach()  # not as a number: the processor would wait for a GPU
+
+    def varied(self, number: int, rows: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """Features of scenes (B, T, M) as they are heard this time. number: of the scenes' shape."""
+        assert self.group is not None
+        batches, drawn, augment = self.group[1][number], self.features[number], self.recipe.augment
+        config = self.recipe.config.features
+        features = drawn[put(rows, self.device)].float()
+        noise = batches.draw_noise(rng, len(rows)) if augment.more_noise_percent else None
+        if noise is not None:
+            heard, added = put(batches.heard(rows), self.device), drawn[put(noise, self.device)].float()
+            features = add_noise_features(features, heard, added, rng, augment, config)
+        features = warp_features(features, rng, augment, config)
+        features = filter_features(features, rng, augment, config)
+        return mask_features(features, rng, augment)
 
     def taught(
         self, loss: Tensor, log_probs: Tensor, hidden: list[Tensor], taught: Tensor, deep: Tensor | None
@@ -318,21 +333,21 @@ class Trainer:
         and a model that only ever starts afresh learns to say its words at a fixed time after the start."""
         if self.carried is None or rng.random() * 100 >= self.recipe.training.carry_percent:
             return self.model.initial_state(rows)
-        chosen = torch.from_numpy(rng.integers(len(self.carried.frames_seen), size=rows))
+        chosen = put(rng.integers(len(self.carried.frames_seen), size=rows), self.device)
         return map_state(lambda tensor: tensor[chosen], self.carried)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
         """Exponential moving average of weights and batch-norm statistics."""
-        for key, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.averaged[key].lerp_(value, 1 - decay)
-            else:
-                self.averaged[key].copy_(value)
+        now = self.model.state_dict()
+        real = [key for key, value in now.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.averaged[key] for key in real], [now[key] for key in real], 1 - decay)
+        for key in now.keys() - set(real):
+            self.averaged[key].copy_(now[key])
 
     def evaluate(self) -> dict[str, float]:
         """Percent of validation clips right, with the averaged weights."""
-        model = Encoder(self.recipe.config, len(self.units)).eval()
+        model = Encoder(self.recipe.config, len(self.units)).eval().to(self.device)
         model.load_state_dict(self.averaged_on_grids())
         return accuracy(model, *self.valid, self.scenes.lexicon.sayings)
 
@@ -346,7 +361,9 @@ def frozen_parts(model: Encoder, blocks: int) -> list[torch.nn.Module]:
     return parts
 
 
-def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Generator) -> Window | None:
+def draw_window(
+    settings: Training, encoder: EncoderConfig, rng: np.random.Generator, device: torch.device
+) -> Window | None:
     """What a batch may look at; None, and nothing drawn, where the recipe varies nothing."""
     if not settings.varying_cached and not settings.varying_chunk:
         return None
@@ -355,7 +372,7 @@ def draw_window(settings: Training, encoder: EncoderConfig, rng: np.random.Gener
     contexts = [frames // encoder.subsampling for frames in cached]
     left_context = rng.integers(contexts[0], contexts[1], endpoint=True)
     lookahead = rng.integers(chunk[0], chunk[1], endpoint=True) - encoder.streaming_step_size
-    return Window(torch.tensor(left_context), torch.tensor(lookahead))
+    return Window(torch.tensor(left_context, device=device), torch.tensor(lookahead, device=device))
 
 
 def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) ->
     """Connectionist temporal classification (Graves et al. 2006), per row (B,), over the alignments that say units only
     in allowed frames, which bounds the delay of a word (Sak et al. 2015, arXiv:1507.06947, section 4).
 
-    targets: (B, S), lengths: (B,), allowed: (B, N) bool.
+    targets: (B, S), lengths: (B,) in the processor's memory, where `ctc_loss` wants them; allowed: (B, N) bool.
     """
     # All other frames must be blank. They enter `ctc_loss` as constants: its gradient is right only for normalised
     # log-probabilities, so none may be masked.
@@ -24,7 +24,7 @@ def ctc(log_probs: Tensor, targets: Tensor, lengths: Tensor, allowed: Tensor) ->
     blank = log_probs.new_full((log_probs.shape[2],), -1e4)
     blank[0] = 0.0
     free = torch.where(allowed[..., None], log_probs, blank)
-    frames = torch.full((len(log_probs),), log_probs.shape[1], dtype=torch.int64)
+    frames = torch.full((len(log_probs),), log_probs.shape[1], dtype=torch.int64)  # as `lengths`, not on a GPU
     said = F.ctc_loss(free.transpose(0, 1), targets, frames, lengths, reduction="none", zero_infinity=True)
     return forced + said
 
@@ -37,7 +37,7 @@ def frames_in_time(
 
     spans: (B, S, 2) first and last feature frame of each word, moved by `shift`; an empty one, (0, 0), allows nothing.
     """
-    made = (torch.arange(num_frames) + 1) * subsampling - shift  # feature frames heard by then
+    made = (torch.arange(num_frames, device=spans.device) + 1) * subsampling - shift  # feature frames heard by then
     first, last = spans[..., 0, None], spans[..., 1, None]  # (B, S, 1)
     over = torch.minimum(last, first + round(100 * longest_s)) - EARLY
     after_beginning = made > torch.maximum(first, over)
@@ -79,7 +79,8 @@ def one_unit_scores(log_probs: Tensor) -> Tensor:
 def saying_scores(log_probs: Tensor, sayings: Sequence[tuple[int, ...]]) -> Tensor:
     """(B, len(sayings)) log-probability that a row says exactly the units of a saying. log_probs: (B, N, V)."""
     longest = max(map(len, sayings))
-    targets = torch.tensor([[*saying, *[0] * (longest - len(saying))] for saying in sayings], dtype=torch.int64)
+    padded = [[*saying, *[0] * (longest - len(saying))] for saying in sayings]
+    targets = torch.tensor(padded, dtype=torch.int64, device=log_probs.device)
     lengths = torch.tensor([len(saying) for saying in sayings])
     frames = torch.full((len(sayings),), log_probs.shape[1], dtype=torch.int64)
     rows = [

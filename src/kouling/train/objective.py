@@ -13,6 +13,7 @@ from torch import Tensor
 from kouling.encoder import BlockState, Encoder, EncoderState
 from kouling.train import loss as losses
 from kouling.train import precision
+from kouling.train.precision import put
 from kouling.train.recipe import Recipe
 from kouling.train.scenes import Batches
 
@@ -25,9 +26,8 @@ def of_labels(log_probs: Tensor, batches: Batches, rows: NDArray[np.int64], shif
     log_probs: (B, N, V). rows: (B,) of `batches`. shift: feature frames of silence before the scenes.
     """
     settings, config = recipe.training, recipe.config
-    lengths, speech, spans, targets = (
-        torch.from_numpy(array[rows]) for array in (batches.lengths, batches.speech, batches.spans, batches.targets)
-    )
+    device, lengths = log_probs.device, torch.from_numpy(batches.lengths[rows])
+    speech, spans, targets = (put(array[rows], device) for array in (batches.speech, batches.spans, batches.targets))
     num_frames = log_probs.shape[1]
     in_time = losses.frames_in_time(
         spans, shift, config.encoder.subsampling, num_frames, settings.delay_frames, settings.longest_word_s
@@ -62,18 +62,19 @@ def accuracy(
     several = max((len(sayings[target]) for target in asked), default=1) > 1 if sayings else False
     decided = []
     state: EncoderState | None = None
-    with precision.mixed():
+    device = model.head.weight.device
+    with precision.mixed(device):
         for i in range(0, len(features), 256):
-            batch = torch.from_numpy(features[i : i + 256].astype(np.float32))
+            batch = put(features[i : i + 256], device).float()
             # All but the first go on from what others left behind, as the middle of a stream does.
             begun = model.initial_state(len(batch)) if state is None else first_rows(state, len(batch))
             log_probs, state = model(batch, begun)
             state = carried(state)
             if several:
                 scores = losses.saying_scores(log_probs, [sayings[target] for target in asked])
-                decided.append(asked[scores.argmax(dim=1).numpy()])
+                decided.append(asked[scores.argmax(dim=1).cpu().numpy()])
             else:
-                decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).numpy())
+                decided.append(losses.one_unit_scores(log_probs).argmax(dim=1).cpu().numpy())
     units = np.maximum(np.concatenate(decided), 1) if decided else np.zeros(0, dtype=np.int64)
     right = units == np.maximum(targets, 1)  # silence and unknown need not be told apart
 

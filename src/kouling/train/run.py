@@ -19,9 +19,12 @@ from kouling.train.recipe import Recipe
 from kouling.train.scenes import SceneMaker
 
 
-def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: Path | None = None) -> None:
+def run(
+    recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: Path | None = None, device: str = "auto"
+) -> None:
     """Make, or finish, the model of a recipe in the folder `out`: model.safetensors, step.onnx, model.kouling, log.csv
-    and curves.png. kept: folder in which drawn scenes are left for other runs on the same data.
+    and curves.png. kept: folder in which drawn scenes are left for other runs on the same data. device: one of
+    `precision.DEVICES`.
 
     Raises: ValueError where data is missing or `out` holds another run; OSError on a full disk.
     """
@@ -30,7 +33,7 @@ def run(recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: P
     import onnxscript  # noqa: F401
 
     console = Console(stderr=True, highlight=False)
-    trainer = Trainer(recipe, folders, out, cache, kept)
+    trainer = Trainer(recipe, folders, out, cache, kept, device=device)
     trainer.run()
     console.log("calibrating")
     finish(out, trainer.scenes, console.log)

@@ -68,12 +68,10 @@ class Batches:
         said[~np.logical_or.reduce(said, axis=1)] = True
         return np.asarray(said, dtype=np.bool_)
 
-    def draw_noise(self, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """(count, T, M) features of scenes of noise alone; silence where there are none."""
+    def draw_noise(self, rng: np.random.Generator, count: int) -> NDArray[np.int64] | None:
+        """(count,) scenes of noise alone; None where there are none."""
         alone = np.flatnonzero((self.lengths == 0) & ~self.speech)
-        if not len(alone):
-            return np.zeros((count, *self.features.shape[1:]), dtype=np.float32)
-        return self.features[alone[rng.integers(len(alone), size=count)]].astype(np.float32)
+        return alone[rng.integers(len(alone), size=count)] if len(alone) else None
 
 
 class SceneMaker:
