@@ -26,7 +26,6 @@ from kouling.compress.sparse import input_powers, sparsify
 from kouling.config import PRESETS
 from kouling.deploy.step import build
 from kouling.train import recipe as recipes
-from kouling.train.loop import VALIDATION_S
 from kouling.train.objective import accuracy
 from kouling.train.scenes import SceneMaker
 
@@ -48,7 +47,7 @@ def main() -> None:
     plan = Plan(options.heads, options.units, options.channels, options.macs)
     recipe = recipes.load(options.recipe)
     scenes = SceneMaker(recipe, (BLANK, UNKNOWN, *recipe.units), options.data or [Path("data")], default_cache())
-    groups, valid = scenes.draw_epoch(DRAW, options.share), scenes.validation(VALIDATION_S)
+    groups, valid = scenes.draw_epoch(DRAW, options.share), scenes.validation(recipe.training.validation_s)
 
     def tell(what: str) -> None:
         percent = accuracy(build(info, weights), *valid)

@@ -572,10 +572,14 @@ def test_train_passes_on_what_it_is_given(run: Run, tmp_path: Path, monkeypatch:
     (tmp_path / "recipe.toml").write_text(RECIPE)
     assert run("train", "recipe.toml", "--data", "a", "--data", "b", "--out", "o", "--cache", "c").status == 0
     assert run("train", "recipe.toml", "--data", "a", "--out", "o", "--cache", "c", "--keep-scenes", "k").status == 0
-    (recipe, folders, out, cache, kept), (*_, shared) = called
+    assert run("train", "recipe.toml", "--device", "cpu", "--workers", "3").status == 0
+    (recipe, *first), (*_, shared, _, _), (*_, device, workers) = called
     assert recipe.name == "tiny"
-    assert (folders, out, cache, kept) == ([Path("a"), Path("b")], Path("o"), Path("c"), None)
-    assert shared == Path("k")
+    assert first == [[Path("a"), Path("b")], Path("o"), Path("c"), None, "auto", 0]
+    assert shared == Path("k") and (device, workers) == ("cpu", 3)
+    outcome = run("train", "recipe.toml", "--workers", "-1")
+    assert outcome.status == 2 and "--workers is -1; allowed: 0 or more" in outcome.complaint
+    assert len(called) == 3
 
 
 def test_train_writes_its_validation_part_instead(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

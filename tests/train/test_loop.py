@@ -21,9 +21,10 @@ from torch import Tensor  # noqa: E402
 from kouling import checkpoint  # noqa: E402
 from kouling.commands import BLANK, UNKNOWN  # noqa: E402
 from kouling.encoder import Encoder  # noqa: E402
-from kouling.train import loop  # noqa: E402
+from kouling.train import loop, precision  # noqa: E402
 from kouling.train.curves import best_of  # noqa: E402
-from kouling.train.loop import Trainer, draw_window, parameter_groups, rate_at, start_from  # noqa: E402
+from kouling.train.initial import parameter_groups, start_from  # noqa: E402
+from kouling.train.loop import Trainer, draw_window, rate_at  # noqa: E402
 from kouling.train.recipe import Recipe, Training  # noqa: E402
 
 MakeRecipe = Callable[..., Recipe]
@@ -122,6 +123,49 @@ def test_a_run_learns_three_words(train: Train) -> None:
     losses = [row["loss"] for row in trainer.history]
     assert len(losses) == 14 and losses[-1] < 0.3 < 1.5 < losses[1]
     assert trainer.history[-1]["words"] > 85  # a third by chance
+
+
+def test_scenes_drawn_ahead_by_others_are_those_that_a_run_draws_itself(
+    tiny_recipe: MakeRecipe, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    runs = [Trainer(tiny_recipe(), [data], tmp_path / str(n), cache, None, None, "cpu", n) for n in (0, 2)]
+    for trainer in runs:
+        trainer.run()
+    assert differing(*runs) == []
+    assert sorted(os.listdir(tmp_path / "0")) == sorted(os.listdir(tmp_path / "2"))
+
+
+def test_scenes_drawn_ahead_stay_where_they_are_to_be_kept_and_no_more_are_drawn_than_wanted(
+    tiny_recipe: MakeRecipe, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    Trainer(tiny_recipe(), [data], tmp_path / "run", cache, tmp_path / "kept", None, "cpu", 3).run()
+    assert len(os.listdir(tmp_path / "kept")) == 2  # three epochs, each draw used twice
+    assert "scenes" not in os.listdir(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "there", "parts"), [("cuda", False, ["cuda", "no GPU"]), ("tpu", True, ["'tpu'"])])
+def test_a_device_that_is_not_there_is_refused(
+    name: str, there: bool, parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    with pytest.raises(ValueError) as caught:
+        precision.device_called(name)
+    assert all(part in str(caught.value) for part in [*parts, "allowed: auto, cpu"])
+
+
+def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert precision.device_called("auto").type == kind and precision.device_called("cpu") == CPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_learns_what_a_processor_does(tiny_recipe: MakeRecipe, data: Path, cache: Path, tmp_path: Path) -> None:
+    runs = [Trainer(tiny_recipe(), [data], tmp_path / kind, cache, device=kind) for kind in ("cpu", "cuda")]
+    for trainer in runs:
+        trainer.run()
+    ours, theirs = ([row["loss"] for row in trainer.history] for trainer in runs)
+    assert ours == pytest.approx(theirs, rel=0.1)  # its dropout draws other numbers
 
 
 def test_a_run_leaves_a_checkpoint_a_log_and_nothing_else(train: Train) -> None:

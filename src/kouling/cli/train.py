@@ -24,6 +24,9 @@ def add(verbs: Any) -> None:
     learn.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda", help="what computes (auto: a GPU, where there is one)"
     )
+    learn.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that draw scenes ahead, for a GPU (%(default)s)"
+    )
     learn.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
 
 
@@ -34,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
         from kouling.train.validation import write_validation
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
+    if options.workers < 0:
+        raise ValueError(f"--workers is {options.workers}; allowed: 0 or more")
     given = os.environ.get("KOULING_DATA")
     folders = options.data or ([Path(p) for p in given.split(os.pathsep)] if given else [Path("data"), Path(".")])
     chosen = recipe.load(options.recipe)
@@ -42,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         write_validation(chosen, folders, options.cache, options.validation)
         return DONE
     try:
-        train(chosen, folders, out, options.cache, options.keep_scenes, options.device)
+        train(chosen, folders, out, options.cache, options.keep_scenes, options.device, options.workers)
     except ModuleNotFoundError as error:
         raise ValueError(f"training needs {error.name}; install with: pip install 'kouling[train,onnx]'") from None
     except KeyboardInterrupt:

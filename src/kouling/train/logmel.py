@@ -12,7 +12,6 @@ from torch import Tensor
 from kouling.config import FeatureConfig
 from kouling.features import FFT_SIZE, PREEMPHASIS, mel_filters, povey_window
 
-
 AT_ONCE = 320_000  # samples; what overlapping frames of them take stays in the cache, which is four times as fast
 
 

@@ -7,9 +7,10 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
-from kouling.deploy.grid import without_grids
-from kouling.deploy.state_scales import without_scales
 from kouling.encoder import Encoder, EncoderState, Window
 from kouling.train import int4, precision
+from kouling.train.ahead import drawn_ahead
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
 from kouling.train.curves import best_of, plot
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
+from kouling.train.initial import frozen_parts, parameter_groups, start_from
 from kouling.train.objective import accuracy, carried, map_state, of_labels, per_word
 from kouling.train.precision import put
 from kouling.train.recipe import Recipe, Training
@@ -52,9 +53,10 @@ class Trainer:
         kept: Path | None = None,
         scenes: SceneMaker | None = None,
         device: str = "auto",
+        workers: int = 0,
     ) -> None:
         """kept: folder in which drawn scenes are left for other runs on the same data. scenes: of that data, where
-        they are loaded already. device: one of `precision.DEVICES`.
+        they are loaded already. device: one of `precision.DEVICES`. workers: processes that draw scenes ahead in `run`.
 
         Raises: ValueError where data, the initial checkpoint or a C++ compiler that the recipe wants is missing, or
         `out` holds another recipe's run."""
@@ -108,6 +110,12 @@ class Trainer:
             self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
         self.scenes = scenes or SceneMaker(recipe, self.units, folders, cache)
         self.valid = self.scenes.validation(recipe.training.validation_s)
+        self.draw: Callable[[int], list[Batches]] = partial(self.scenes.epoch, kept=kept)
+        last = max(recipe.training.epochs - 1, 0) // recipe.training.reuse
+        self.ahead: AbstractContextManager[Any] = nullcontext(self.draw)
+        if workers:
+            folder = kept or out / "scenes"
+            self.ahead = drawn_ahead(self.scenes, folders, cache, folder, workers, last, keep=kept is not None)
         self.group: tuple[int, list[Batches]] | None = None
         self.features: list[Tensor] = []  # of `group`, where training computes
         self.carried: EncoderState | None = None
@@ -199,6 +207,11 @@ class Trainer:
                 self.history.append({"epoch": 0.0, **self.evaluate()})
                 self.save()
             return
+        with self.ahead as self.draw:
+            self.train()
+        plot(self.history, self.out / "curves.png", self.recipe.name)
+
+    def train(self) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -217,7 +230,6 @@ class Trainer:
                     f"{row['seconds']:.0f} s"
                 )
                 self.save()
-        plot(self.history, self.out / "curves.png", self.recipe.name)
 
     def train_epoch(self, report: Any = lambda share: None) -> dict[str, float]:
         settings = self.recipe.training
@@ -225,7 +237,7 @@ class Trainer:
         draw = self.epoch // settings.reuse
         if self.group is None or self.group[0] != draw:
             self.group, self.features = None, []  # free the old features before the new ones are made
-            self.group = (draw, self.scenes.epoch(draw, self.kept))
+            self.group = (draw, self.draw(draw))
             self.features = [put(batches.features, self.device) for batches in self.group[1]]
             if self.teacher is not None:  # it hears a scene once, and is quoted as often as the scene is used
                 deep = self.hidden_states is not None
@@ -352,15 +364,6 @@ class Trainer:
         return accuracy(model, *self.valid, self.scenes.lexicon.sayings)
 
 
-def frozen_parts(model: Encoder, blocks: int) -> list[torch.nn.Module]:
-    """The stem and so many first blocks, which get no gradient; none of -1. What has heard thousands of people keeps
-    what it knows of voices, where there are only synthetic ones to learn from."""
-    parts = [model.stem, *model.blocks[:blocks]] if blocks >= 0 else []
-    for part in parts:
-        part.requires_grad_(False)
-    return parts
-
-
 def draw_window(
     settings: Training, encoder: EncoderConfig, rng: np.random.Generator, device: torch.device
 ) -> Window | None:
@@ -375,48 +378,8 @@ def draw_window(
     return Window(torch.tensor(left_context, device=device), torch.tensor(lookahead, device=device))
 
 
-def parameter_groups(model: Encoder, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only, as usual: not for biases, norms and the bias of distances."""
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for n, p in trained if p.ndim >= 2 and not n.endswith("distance_bias")]
-    others = [p for n, p in trained if p.ndim < 2 or n.endswith("distance_bias")]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 def rate_at(progress: float, warmup: float) -> float:
     """Share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then half a cosine."""
     if progress < warmup:
         return (progress + 1e-3) / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) + 1e-3
-
-
-def start_from(model: Encoder, units: Sequence[str], paths: Sequence[Path]) -> None:
-    """Copy what fits from a checkpoint: the whole encoder, and the output rows of the units that both know.
-
-    From several their mean: runs that went on from one another make a better start together (Wortsman et al. 2022,
-    "Model soups").
-
-    Raises: ValueError where a checkpoint's encoder has another shape.
-    """
-    own = model.state_dict()
-    total = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in own.items()}
-    for path in paths:
-        info, weights = checkpoint.load(path)
-        for key in own.keys() - weights.keys():
-            if not key.endswith("num_batches_tracked"):
-                raise ValueError(f"{path}: has no {key}, which the encoder of this recipe needs")
-        fitting = dict(own)
-        for key, value in without_scales(without_grids(weights)).items():
-            tensor = torch.from_numpy(value.astype(np.float32))
-            if key.startswith("head."):
-                fitting[key] = own[key].clone()
-                for row, unit in enumerate(info.units):
-                    if unit in units:
-                        fitting[key][list(units).index(unit)] = tensor[row]
-            elif key not in own or own[key].shape != tensor.shape:
-                raise ValueError(f"{path}: its {key} does not fit the encoder of this recipe")
-            else:
-                fitting[key] = tensor
-        for key, tensor in fitting.items():
-            total[key] += tensor / len(paths)
-    model.load_state_dict(total)

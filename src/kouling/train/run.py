@@ -20,11 +20,17 @@ from kouling.train.scenes import SceneMaker
 
 
 def run(
-    recipe: Recipe, folders: Sequence[Path], out: Path, cache: Path, kept: Path | None = None, device: str = "auto"
+    recipe: Recipe,
+    folders: Sequence[Path],
+    out: Path,
+    cache: Path,
+    kept: Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
 ) -> None:
     """Make, or finish, the model of a recipe in the folder `out`: model.safetensors, step.onnx, model.kouling, log.csv
     and curves.png. kept: folder in which drawn scenes are left for other runs on the same data. device: one of
-    `precision.DEVICES`.
+    `precision.DEVICES`. workers: processes that draw scenes ahead.
 
     Raises: ValueError where data is missing or `out` holds another run; OSError on a full disk.
     """
@@ -33,7 +39,7 @@ def run(
     import onnxscript  # noqa: F401
 
     console = Console(stderr=True, highlight=False)
-    trainer = Trainer(recipe, folders, out, cache, kept, device=device)
+    trainer = Trainer(recipe, folders, out, cache, kept, device=device, workers=workers)
     trainer.run()
     console.log("calibrating")
     finish(out, trainer.scenes, console.log)

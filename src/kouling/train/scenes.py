@@ -181,11 +181,15 @@ class SceneMaker:
         chosen = rng.integers(len(clips), size=count)
         return [Slot(clips[i][0], clips[i][1], UNKNOWN, backwards=True) for i in chosen]
 
+    def path(self, seed: int, kept: Path) -> Path:
+        """Where a draw is kept."""
+        return kept / f"scenes-{self.fingerprint()}-{seed}.npz"
+
     def epoch(self, seed: int, kept: Path | None) -> list[Batches]:
         """`draw_epoch`, or what an earlier run of the same data left in the folder `kept`. Raises: OSError."""
         if kept is None:
             return self.draw_epoch(seed)
-        path = kept / f"scenes-{self.fingerprint()}-{seed}.npz"
+        path = self.path(seed, kept)
         names = list(Batches.__dataclass_fields__)
         if path.exists():
             with np.load(path) as file:
