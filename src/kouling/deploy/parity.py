@@ -38,10 +38,11 @@ class Parity:
     @property
     def line(self) -> str:
         least_db, share = TOLERANCES[self.scheme]
-        return (
-            f"{self.seconds:.0f} s beside PyTorch: {self.snr_db:.1f} dB signal to noise ({least_db:g} needed), "
-            f"{len(self.differing)} decisions differ next to {self.commands} commands ({share:.0%} allowed)"
-        )
+        decided = f"{len(self.differing)} decisions differ next to {self.commands} commands ({share:.0%} allowed)"
+        if not self.commands and not self.differing:
+            decided = "no command heard by either, so no decision was compared: give --recordings of commands"
+        heard = f"{self.seconds:.0f} s beside PyTorch: {self.snr_db:.1f} dB signal to noise ({least_db:g} needed)"
+        return f"{heard}, {decided}"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
