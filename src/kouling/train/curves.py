@@ -37,7 +37,7 @@ def plot(history: list[dict[str, float]], path: Path, name: str) -> None:
         right.plot(epochs, [row[key] for row in history], label=key, color=color)
     best = best_of(history)
     lowest = min(90, history[best - 1]["accuracy"] - 5)
-    right.axvline(best, color="gray", linestyle=":", label="kept")
+    right.axvline(epochs[best - 1], color="gray", linestyle=":", label="kept")
     right.set(title="validation, averaged weights", xlabel="epoch", ylabel="% right", ylim=(lowest, 100))
     right.legend()
     for axis in (left, right):
