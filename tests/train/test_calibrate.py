@@ -263,7 +263,7 @@ def test_a_run_ends_calibrated_and_measured_in_the_runtime_that_ships(
         done.append((dict(stored[-1].decoder), dict(stored[-1].provenance)))
 
     trainer = SimpleNamespace(run=lambda: done.append("train"), scenes="scenes")
-    monkeypatch.setattr(run, "Trainer", lambda *arguments: trainer)
+    monkeypatch.setattr(run, "Trainer", lambda *arguments, **named: trainer)
     monkeypatch.setattr(run.checkpoint, "load", lambda path: (stored[-1], {"w": 1}))
     monkeypatch.setattr(run.checkpoint, "save", lambda path, info, weights: stored.append(info))
     monkeypatch.setattr(run.onnx, "export", exported)
