@@ -7,6 +7,7 @@ import errno
 import math
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,20 @@ def test_scenes_drawn_ahead_stay_where_they_are_to_be_kept_and_no_more_are_drawn
     Trainer(tiny_recipe(), [data], tmp_path / "run", cache, tmp_path / "kept", None, "cpu", 3).run()
     assert len(os.listdir(tmp_path / "kept")) == 2  # three epochs, each draw used twice
     assert "scenes" not in os.listdir(tmp_path / "run")
+
+
+def test_a_process_that_was_killed_is_told_of_in_one_line(
+    tiny_recipe: MakeRecipe, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(tiny_recipe(), [data], tmp_path / "run", cache, None, None, "cpu", 1)
+
+    def submit(pool: ProcessPoolExecutor, *task: Any) -> Any:
+        return in_time(pool, os._exit, 1)
+
+    in_time = ProcessPoolExecutor.submit
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(OSError, match="fewer --workers"):
+        trainer.run()
 
 
 @pytest.mark.parametrize(("name", "there", "parts"), [("cuda", False, ["cuda", "no GPU"]), ("tpu", True, ["'tpu'"])])

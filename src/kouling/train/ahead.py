@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +28,7 @@ def drawn_ahead(
     drawn meanwhile, in as many processes, into the folder.
 
     maker: of the same recordings, so that all of them are in the cache. last: seed that the run ends with. keep: leave
-    what was drawn in the folder. Raises (the function): OSError on a full disk.
+    what was drawn in the folder. Raises (the function): OSError on a full disk, or where a process was killed.
     """
     # Not forked: a process that has computed with threads, or on a GPU, is not to be copied.
     begin = (maker.recipe, maker.units, list(folders), cache)
@@ -38,7 +39,12 @@ def drawn_ahead(
         for wanted in range(seed, min(seed + workers, last) + 1):
             if wanted not in drawn:
                 drawn[wanted] = pool.submit(_draw, wanted, folder)
-        drawn[seed].result()
+        try:
+            drawn[seed].result()
+        except BrokenProcessPool:
+            raise OSError(
+                "a process that draws scenes was ended, for want of memory perhaps; try fewer --workers"
+            ) from None
         batches = maker.epoch(seed, folder)
         if not keep:
             maker.path(seed, folder).unlink()
