@@ -119,14 +119,7 @@ def enrol(
     """
     if not FEWEST <= len(files) <= MOST:
         raise ValueError(f"{len(files)} recordings; allowed: {FEWEST} to {MOST}")
-    good, problems = read_checked(files)
-    seconds = {id(samples): np.subtract(*speech_bounds(samples)[::-1]) / SAMPLE_RATE_HZ for _, samples in good}
-    problems += [
-        f"{file}: {seconds[id(samples)]:.1f} s of sound; allowed: {LONGEST_S:g} s; cut it out"
-        for file, samples in good
-        if seconds[id(samples)] > LONGEST_S
-    ]
-    good = [(file, samples) for file, samples in good if seconds[id(samples)] <= LONGEST_S]
+    good, problems = read_checked(files, LONGEST_S)
     _enough(len(good), files, problems)
     listener = Listener(engine)
     speech = other_speech(listener, cache, report)

@@ -31,7 +31,7 @@ class Usable:
     problems: list[str] = field(default_factory=list)
 
 
-def problem_of(samples: NDArray[np.int16]) -> str:
+def problem_of(samples: NDArray[np.int16], longest_s: float = LONGEST_S) -> str:
     """What is wrong with a recording of a command; empty: nothing that can be seen without a model."""
     seconds = len(samples) / SAMPLE_RATE_HZ
     if seconds < SHORTEST_S:
@@ -42,16 +42,18 @@ def problem_of(samples: NDArray[np.int16]) -> str:
     first, last = speech_bounds(samples)
     if energies.max() - np.percentile(energies, 10) < LEAST_CONTRAST_DB and seconds > 1.0:
         return "nothing stands out of its background"
-    if (last - first) / SAMPLE_RATE_HZ > LONGEST_S:
-        return f"{(last - first) / SAMPLE_RATE_HZ:.1f} s of sound; allowed: {LONGEST_S:g} s or less"
+    if (last - first) / SAMPLE_RATE_HZ > longest_s:
+        return f"{(last - first) / SAMPLE_RATE_HZ:.1f} s of sound; allowed: {longest_s:g} s or less; cut it out"
     clipped = float((np.abs(samples[first:last].astype(np.int32)) >= FULL_SCALE - 1).mean()) if last > first else 0.0
     if clipped > MOST_CLIPPED:
         return f"clipped: {clipped:.0%} of it is at full scale; record it with less gain"
     return ""
 
 
-def read_checked(files: Sequence[Path]) -> tuple[list[tuple[Path, NDArray[np.int16]]], list[str]]:
-    """The recordings that can be used, and a line for each that cannot."""
+def read_checked(
+    files: Sequence[Path], longest_s: float = LONGEST_S
+) -> tuple[list[tuple[Path, NDArray[np.int16]]], list[str]]:
+    """The recordings that can be used, and a line for each that cannot. longest_s: of the sound in one."""
     good: list[tuple[Path, NDArray[np.int16]]] = []
     problems: list[str] = []
     for file in files:
@@ -60,7 +62,7 @@ def read_checked(files: Sequence[Path]) -> tuple[list[tuple[Path, NDArray[np.int
         except (AudioError, FileNotFoundError) as error:
             problems.append(str(error))
             continue
-        problem = problem_of(samples)
+        problem = problem_of(samples, longest_s)
         if problem:
             problems.append(f"{file}: {problem}")
         else:
