@@ -67,4 +67,5 @@ def _begin(recipe: Recipe, units: Sequence[str], folders: Sequence[Path], cache:
 
 def _draw(seed: int, folder: Path) -> None:
     assert _maker is not None
-    _maker.epoch(seed, folder)
+    if not _maker.path(seed, folder).exists():  # else it would be read here for nothing
+        _maker.epoch(seed, folder)
