@@ -256,6 +256,7 @@ def test_impossible_decoder_settings_of_a_model_are_refused(fake_runner: FakeRun
     assert "decoder.treshold" in refusal(lambda: Recognizer(fake_runner(treshold=0.5)))
     assert "decoder.threshold" in refusal(lambda: Recognizer(fake_runner(threshold=7)))
     assert "decoder.settle_s" in refusal(lambda: Recognizer(fake_runner(settle_s="soon")))
+    assert "decoder.priming_level is -1" in refusal(lambda: Recognizer(fake_runner(priming_level=-1.0)))
 
 
 def test_decoder_settings_of_a_model_are_used(fake_runner: FakeRunner, tune: Tune) -> None:
@@ -265,6 +266,20 @@ def test_decoder_settings_of_a_model_are_used(fake_runner: FakeRunner, tune: Tun
     (doubtful,) = hear(Recognizer(fake_runner(confidence_slope=0.1)), tune("low"))
     assert doubtful.confidence < plain.confidence
     assert hear(Recognizer(fake_runner(confidence_bias=-30.0)), tune("low")) == []
+
+
+@pytest.mark.parametrize(("settings", "frames", "level"), [({}, 400, 0.0), ({"priming_level": 1.5}, 400, 1.5)])
+def test_a_stream_begins_after_what_the_model_says(
+    fake_runner: FakeRunner, settings: dict[str, float], frames: int, level: float
+) -> None:
+    before = recognizer.priming(fake_runner(**settings).info)
+    assert before.shape == (frames, 16) and (before == level).all()
+    runner = fake_runner(**settings)
+    given: list[NDArray[np.float32]] = []
+    step = runner.step
+    runner.step = lambda features, state: given.append(features) or step(features, state)  # type: ignore[method-assign,func-returns-value]
+    Recognizer(runner)
+    np.testing.assert_array_equal(given, [before])
 
 
 def test_the_longest_command_of_the_model_s_configuration_is_the_decoder_s(fake_runner: FakeRunner) -> None:

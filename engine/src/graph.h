@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "floats.h"
+
 #define GRAPH_PATH 24 /* units of slots that a path remembers */
 
 enum { GRAPH_STARTS = 1, GRAPH_ENDS = 2, GRAPH_OPENS = 4, GRAPH_GOES_ON = 8 }; /* flags of a node */

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "floats.h"
+
 #define MODEL_VERSION 2
 #define MODEL_ALIGN 64
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
@@ -27,10 +29,11 @@ typedef struct {
     uint32_t subsampling, lookahead, step_frames, left_context, units;
     float log_floor, log_scale;
     uint32_t tables_at, weights_at, commands_at, commands_bytes, text_at, text_bytes;
-    uint32_t priming_frames; /* encoder frames of silence with which a stream begins */
+    uint32_t priming_frames; /* encoder frames with which a stream begins */
     uint32_t state; /* how a stream stores what attention and convolution remember */
     uint32_t taps; /* how those of the depthwise convolutions and their biases are stored */
-    uint32_t reserved[2];
+    float priming_level; /* the features of those */
+    uint32_t reserved;
 } model_header;
 
 /* What is left of a layer where some of it was pruned away; of the whole one, all. Behind the header, one for each. */

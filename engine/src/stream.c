@@ -91,8 +91,8 @@ kouling_status kouling_reset(kouling_stream *s) {
     decoder_reset(&s->decoder);
     s->samples_waiting = s->features_waiting = s->decoded = s->made = 0;
     s->ending = -1;
-    /* As if it had been silent so far: models trained on streams hear best in the midst of one. */
-    memset(s->features, 0, (size_t)s->encoder.most * m->subsampling * m->mels * sizeof(float));
+    /* As if it had gone on for a while: models trained on streams hear best in the midst of one. */
+    for (size_t i = 0; i < (size_t)s->encoder.most * m->subsampling * m->mels; i++) s->features[i] = m->priming_level;
     for (uint32_t left = m->priming_frames; left > 0;) {
         const uint32_t now = left < s->encoder.most ? left : s->encoder.most;
         encoder_run(&s->encoder, s->features, now, s->log_probs, NULL);

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "floats.h"
+
 #define TEMPLATES_LATELY 7 /* frames in which the ends of a command's templates count as one */
 #define TEMPLATES_BEST 3   /* templates whose likeness a command's is the mean of */
 

@@ -45,8 +45,10 @@ class DecoderConfig:
     # who is talking to other people does: an unknown word this long after it, and it was not meant. 0: off.
     sure: float = 0.98
     hesitation_s: float = 0.0
-    # A stream begins as if this much silence had gone before: models trained on streams hear best in the midst of one.
+    # A stream begins as if this much had gone before: models trained on streams hear best in the midst of one.
     priming_s: float = 4.0
+    # What had gone before, as features: 0 digital silence, about 1 the hiss of a quiet room, 2 of a loud one.
+    priming_level: float = 0.0
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
     confidence_slope: float = 1.0
     confidence_bias: float = 0.0
@@ -72,6 +74,8 @@ class DecoderConfig:
             raise ValueError(
                 f"decoder.max_command_duration_s is {self.max_command_duration_s}; allowed: above 0, at most 60"
             )
+        if not 0 <= self.priming_level <= 10:
+            raise ValueError(f"decoder.priming_level is {self.priming_level}; allowed: 0 to 10")
         for name in ("onset_s", "offset_s"):
             for unit, lag_s in getattr(self, name).items():
                 if type(lag_s) not in (int, float) or not -60 <= lag_s <= 60:

@@ -63,7 +63,10 @@ class Recognizer:
                 )
         self._log_mel = LogMel(self.info.config.features)
         self._decoder = decoder_of(self.info, self.command_set)
-        self._primed = self._after_silence(self._decoder.config.priming_s)
+        before = priming(self.info)
+        self._primed = runner.initial_state()
+        if len(before):
+            self._primed = runner.step(before, self._primed)[1]
         self.reset()
 
     def reset(self) -> None:
@@ -72,17 +75,6 @@ class Recognizer:
         self._decoder.reset()
         self._state = self._primed
         self._features = np.zeros((0, self.info.config.features.num_mels), dtype=np.float32)
-
-    def _after_silence(self, silence_s: float) -> Any:
-        """The state of a stream that was silent so far: there is then no beginning to take bearings from."""
-        config = self.info.config
-        step = config.encoder.streaming_step_size
-        frames = round(silence_s * 1000 / config.features.frame_shift_ms) // step * step
-        if not frames:
-            return self.runner.initial_state()
-        return self.runner.step(
-            np.zeros((frames, config.features.num_mels), dtype=np.float32), self.runner.initial_state()
-        )[1]
 
     def accept(self, samples: NDArray[Any]) -> list[Command]:
         """samples: mono at 16 kHz, int16, or float in [-1, 1]; any number -> the commands decided by them.
@@ -159,6 +151,15 @@ def overlay_decoder(info: ModelInfo) -> DecoderConfig:
     """The decoder settings of a model. Raises: ValueError for an unknown or impossible one."""
     table: dict[str, Any] = {"max_command_duration_s": info.config.max_command_duration_s, **info.decoder}
     return overlay(DecoderConfig(), table, "decoder.")
+
+
+def priming(info: ModelInfo) -> NDArray[np.float32]:
+    """(T, M) what an encoder hears before a stream begins, whole steps: there is then no beginning to take bearings
+    from. Raises: ValueError as `overlay_decoder`."""
+    config, settings = info.config, overlay_decoder(info)
+    step = config.encoder.streaming_step_size
+    frames = round(settings.priming_s * 1000 / config.features.frame_shift_ms) // step * step
+    return np.full((frames, config.features.num_mels), settings.priming_level, dtype=np.float32)
 
 
 def as_int16(samples: NDArray[Any]) -> NDArray[np.int16]:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,21 @@ def test_blocks_of_any_shape_are_run(
     assert (
         40 < signal_to_noise_db(found, brief) < 90
     )  # rounded, but no more; of linear attention the convolution's past
+
+
+def test_a_stream_begins_after_a_hiss_where_the_model_says_so(
+    shaped_model: Callable[..., Path], voice: Callable[..., Samples], tmp_path: Path
+) -> None:
+    info, weights = checkpoint.load(shaped_model("local"))
+    found = {}
+    for level in (0.0, 1.5):
+        path = tmp_path / f"{level}.safetensors"
+        checkpoint.save(path, replace(info, decoder={**info.decoder, "priming_level": level}), weights)
+        engine.export(path, tmp_path / "model.kouling", weights="float")
+        expected = torch_log_probs(path, voice(16000, 1))
+        found[level] = Engine(tmp_path / "model.kouling").recognizer().log_probs(voice(16000, 1))
+        assert signal_to_noise_db(expected, found[level]) > NUMBERS["float"]
+    assert signal_to_noise_db(found[0.0], found[1.5]) < 40
 
 
 @pytest.mark.parametrize("weights", NUMBERS)

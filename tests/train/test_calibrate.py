@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -190,10 +191,10 @@ def test_calibration_makes_times_confidences_and_threshold_true(
     talk = [tune("low", "", "high", "") for _ in range(3)]  # far more than 4 alarms an hour
     told: list[str] = []
     settings = calibrate.calibrate(runner, Scenes(clips, talk, runner.info.units), told.append)  # type: ignore[arg-type]
-    assert len(told) == 2
+    assert len(told) == len(calibrate.PRIMING_LEVELS) + 2
 
-    waits = {"isolation_s", "hesitation_s"}
-    assert set(settings) == {"threshold", "confidence_slope", "confidence_bias", "onset_s", "offset_s"} | waits
+    always = {"isolation_s", "hesitation_s", "priming_level"}
+    assert set(settings) == {"threshold", "confidence_slope", "confidence_bias", "onset_s", "offset_s"} | always
     # The tones' runner always finds an unknown word a little likely, which adds up while a command waits.
     heard_by = Recognizer(fake_runner(0.1, **{**settings, "hesitation_s": 0.0}))
     samples = tune("", "low", "", "middle")
@@ -216,6 +217,26 @@ def test_alarms_in_running_speech_raise_the_threshold(
     settings = calibrate.calibrate(runner, Scenes(clips, spoken, runner.info.units))  # type: ignore[arg-type]
     assert (settings["threshold"] > 0.6) is talk
     assert settings["threshold"] >= 0.05
+
+
+@pytest.mark.parametrize("wakes_at", [0.0, 0.5, 1.5])
+def test_a_stream_begins_as_the_model_hears_best(
+    fake_runner: FakeRunner, tune: Tune, monkeypatch: pytest.MonkeyPatch, wakes_at: float
+) -> None:
+    """The runner hears nothing in a stream that does not begin with a sound of a level."""
+    runner = fake_runner()
+    begin, step, woken = runner.initial_state, runner.step, [True]
+    monkeypatch.setattr(runner, "initial_state", lambda: woken.clear() or begin())
+
+    def hear(features: Samples, state: Any) -> Any:
+        woken.append(bool(features.min() >= wakes_at) or woken[-1:] == [True])
+        log_probs, following = step(features, state)
+        return (log_probs if woken[-1] else np.log(np.eye(5)[[0] * len(log_probs)] * 0.9 + 0.02)), following
+
+    monkeypatch.setattr(runner, "step", hear)
+    clips = [(tune("", word), word) for word in ("low", "high", "middle") * 3]
+    settings = calibrate.calibrate(runner, Scenes(clips, [], runner.info.units))  # type: ignore[arg-type]
+    assert settings["priming_level"] == math.ceil(wakes_at)
 
 
 def test_without_validation_clips_of_words_there_is_no_calibration(fake_runner: FakeRunner, tune: Tune) -> None:

@@ -28,7 +28,7 @@ from kouling import encoder
 from kouling.checkpoint import ModelInfo
 from kouling.config import EncoderConfig
 from kouling.deploy import step
-from kouling.recognizer import overlay_decoder
+from kouling.recognizer import priming
 
 # Queries of a long call go in blocks with the keys that they can see: the scores of all would be mostly masked.
 QUERIES = 36
@@ -211,12 +211,12 @@ def primed_state(info: ModelInfo, whole: encoder.Encoder, module: Fused | None =
     Raises: ValueError where that silence is too short to fill them.
     """
     config = info.config.encoder
-    frames = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
+    before = priming(info)
+    frames = len(before) // config.subsampling
     if frames < config.left_context:
         raise ValueError(f"a stream begins with {frames} encoder frames of silence; allowed: {config.left_context} up")
     with torch.no_grad():
-        silence = torch.zeros(1, frames * config.subsampling, info.config.features.num_mels)
-        state = whole(silence, whole.initial_state())[1]
+        state = whole(torch.from_numpy(before)[None], whole.initial_state())[1]
     tensors = [tensor.clone().contiguous() for tensor in step.flatten(state)[:-1]]
     for index, block in enumerate(module.layers if module else []):
         tensors[3 + 3 * index].div_(block.units)

@@ -27,7 +27,7 @@ from kouling.deploy.grid import GROUP, LANES, Grid, grids_of, padded, through_bf
 from kouling.deploy.state_scales import StateScales
 from kouling.features import mel_filters, povey_window
 from kouling.graph_search import PAST_WEAK, SetGraph
-from kouling.recognizer import decoder_of, overlay_decoder
+from kouling.recognizer import decoder_of, overlay_decoder, priming
 from kouling.templates import TAIL_S, Templates
 
 MAGIC = b"KOULING\0"
@@ -94,10 +94,10 @@ def pack(
         *(encoder.left_context, len(info.units)),
     ]
     sections = (tables_at, weights_at, commands_at, len(own), text_at, len(text))
-    priming = round(overlay_decoder(info).priming_s / info.config.encoder_frame_s)
+    before, level = len(priming(info)) // encoder.subsampling, overlay_decoder(info).priming_level
     log = (features.log_floor, features.log_scale)
     header = struct.pack(f"<{len(fields)}I2f{len(sections)}I", *fields, *log, *sections)
-    header += struct.pack("<3I", priming, STATES[state], packer.unrounded == "bfloat16")
+    header += struct.pack("<3If", before, STATES[state], packer.unrounded == "bfloat16", level)
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 

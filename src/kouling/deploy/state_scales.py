@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kouling.checkpoint import ModelInfo
 from kouling.config import BlockShape
-from kouling.recognizer import overlay_decoder
+from kouling.recognizer import priming
 
 PREFIX = "state."
 LARGEST = 127
@@ -121,8 +121,7 @@ def measure(
         return tensor.expand(recordings, *tensor.shape[1:])
 
     with torch.no_grad():
-        silence = round(overlay_decoder(info).priming_s / config.encoder_frame_s) * subsampling
-        _, state = encoder(torch.zeros(1, silence, config.features.num_mels), encoder.initial_state())
+        _, state = encoder(torch.from_numpy(priming(info))[None], encoder.initial_state())
         blocks = tuple(BlockState(*map(repeated, block)) for block in state.blocks)
         state = EncoderState(repeated(state.stem), blocks, repeated(state.frames_seen))
         for block in range(config.encoder.layers):
