@@ -153,19 +153,17 @@ static TARGET KL_ALWAYS void tile_vnni(TILES_ARGUMENTS, const int half) {
 
 static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
     if (half) fours = GROUP / 4;
-    if (rows == 1 && blocks == 4)
-        tile_vnni(w, block, fours, kept, column_sums, x, stride, 1, 4, sums, half);
-    else if (rows == 4 && blocks == 4)
-        tile_vnni(w, block, fours, kept, column_sums, x, stride, 4, 4, sums, half);
-    else if (rows == 4 && blocks == 2)
-        tile_vnni(w, block, fours, kept, column_sums, x, stride, 4, 2, sums, half);
-    else
-        for (uint32_t r = 0; r < rows; r++)
-            for (uint32_t b = 0; b < blocks; b++) {
-                int32_t one[TILE_ROWS][TILE_BLOCKS][LANES];
-                tile_vnni(w + b * block, block, fours, kept, half ? NULL : column_sums + b * LANES, x + r * stride, stride, 1, 1, one, half);
-                memcpy(sums[r][b], one[0][0], sizeof one[0][0]);
-            }
+    const uint32_t together = rows == TILE_ROWS ? TILE_ROWS : 1;
+    for (uint32_t r = 0; r < rows; r += together, x += together * stride, sums += together) {
+        /* Numbers that the compiler knows: then all sums are in registers. */
+#define TILE(rows, blocks) \
+    case 8 * (rows) + (blocks): tile_vnni(w, block, fours, kept, column_sums, x, stride, rows, blocks, sums, half); break;
+        switch (8 * together + blocks) {
+            TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4)
+            TILE(4, 1) TILE(4, 2) TILE(4, 3) TILE(4, 4)
+        }
+#undef TILE
+    }
 }
 
 #include "kernels.inc"
