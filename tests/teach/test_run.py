@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from kouling import audio, checkpoint, grammar, recognizer
 from kouling.cli import main
 from kouling.teach import lesson, run
+from kouling.train.speak import BACKENDS, Texts
 from tests.teach.conftest import spoken
 
 SET = """
@@ -202,6 +204,19 @@ def test_enrolled_recordings_are_left_out_of_what_is_taught() -> None:
         run.without_enrolled({"command": [only]}, told.append)
 
 
+def test_with_another_voice_installed_a_set_is_taught_anew(tones: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sources() -> list[str]:
+        plan = lesson.plan(grammar.read(tomllib.loads(SET), "set"), "en", ["tones"])
+        start = lesson.start_of("en", "small")
+        return [source.path for source in lesson.recipe_of(plan, "x", "en", start, tones / "work", None, 0).source]
+
+    before, again = sources(), sources()
+    assert before == again and Texts.load(Path(before[0])).voices == {"tones": ("100", "140", "200")}
+    monkeypatch.setattr(BACKENDS["tones"], "voices", lambda language: ["100", "140", "200", "280"])
+    changed = sources()
+    assert len(set(before[:2] + changed[:2])) == 4 and changed[2:] == before[2:]
+
+
 def test_a_command_of_few_sentences_is_spoken_in_more_voices(tones: Path) -> None:
     table = {
         "slots": {"drink": [f"drink{number}" for number in range(40)], "size": ["small", "large"]},
@@ -210,7 +225,7 @@ def test_a_command_of_few_sentences_is_spoken_in_more_voices(tones: Path) -> Non
             {"name": "cancel", "phrases": ["cancel {size}"]},
         ],
     }
-    texts = lesson.plan(grammar.read(table, "set"), "en").spoken.texts
+    texts = lesson.plan(grammar.read(table, "set"), "en", ["tones"]).spoken.texts
     said = {name: [n for label, _, n in texts if label.startswith(name)] for name in ("cancel ", "small drink")}
     assert said["cancel "] == [min(lesson.SENTENCES // 2 // 2, lesson.MOST_ALONE)] * 2
     assert set(said["small drink"]) == {1}

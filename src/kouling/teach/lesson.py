@@ -14,7 +14,7 @@ from kouling.grammar import GrammarSet
 from kouling.phrases import parts_words
 from kouling.teach import background, neighbours
 from kouling.train.recipe import Augment, Mix, Recipe, Scenes, Source, Training
-from kouling.train.speak import BACKENDS, Texts
+from kouling.train.speak import BACKENDS, Texts, installed
 
 MOST_PHRASES = 60  # of a set that is learned phrase by phrase; larger ones, and grammars, are learned word by word
 MOST_SMALL = 10  # phrases for a small model
@@ -55,7 +55,10 @@ class Lesson:
 
 
 def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BACKENDS), seed: int = 0) -> Lesson:
-    """What to speak so that the commands are learned. Raises: ValueError where espeak-ng is missing."""
+    """What to speak so that the commands are learned.
+
+    Raises: ValueError where espeak-ng is missing, and as `speak.installed`."""
+    spoken_by = installed(language, engines)
     rng = random.Random(seed)
     phrases = all_phrases(commands)
     by_phrase = phrases is not None
@@ -103,8 +106,8 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     spellings |= {name: spellings[text] for text, name in command_of.items() if phrases_of[name] == 1}
     return Lesson(
         tuple(units),
-        Texts(language, tuple(spoken), tuple(engines), seed),
-        Texts(language, tuple(wrong), tuple(engines), seed + 1),
+        Texts(tuple(spoken), spoken_by, seed),
+        Texts(tuple(wrong), spoken_by, seed + 1),
         spellings,
         command_of | {name: name for name in set(command_of.values())},
         by_phrase,
@@ -161,16 +164,13 @@ def recipe_of(
 
     start: the checkpoint of `start_of`. Raises: OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    lesson.spoken.save(folder / "spoken.json")
-    lesson.unknown.save(folder / "unknown.json")
+    spoken, unknown = lesson.spoken.save(folder, "spoken"), lesson.unknown.save(folder, "unknown")
     lines = [f"{label}\t{spelling}" for label, spelling in lesson.spellings.items()]
     base = Source(path="-")
     pack = str(background.PACK)
     sources = [
-        replace(base, path=str((folder / "spoken.json").resolve()), part="both", valid_percent=VALID_PERCENT),
-        replace(
-            base, path=str((folder / "unknown.json").resolve()), use="unknown", part="both", valid_percent=VALID_PERCENT
-        ),
+        replace(base, path=str(spoken.resolve()), part="both", valid_percent=VALID_PERCENT),
+        replace(base, path=str(unknown.resolve()), use="unknown", part="both", valid_percent=VALID_PERCENT),
         replace(base, path=pack, exclude=["speech", "noise"], part="both", valid_percent=VALID_PERCENT),
         replace(base, path=pack, use="speech", exclude=background.all_but("speech"), part="both", valid_percent=35),
         replace(base, path=pack, use="noise", exclude=background.all_but("noise"), part="both", valid_percent=20),

@@ -6,6 +6,7 @@ A backend is a class with what `Backend` asks for, and its place in `BACKENDS`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -41,7 +42,7 @@ ESPEAK_ACCENTS = {
 
 @dataclass(frozen=True)
 class Voice:
-    """One way to say something; drawn by `draw`."""
+    """One way to say something; see `draw`."""
 
     engine: str
     name: str
@@ -166,29 +167,31 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
-class Voices:
-    """The voices there are for a language."""
+Voices = Mapping[str, Sequence[str]]  # names, by engine
 
-    def __init__(self, language: str, engines: Sequence[str] = tuple(BACKENDS)) -> None:
-        """Raises: ValueError for an engine that there is not, and where none has a voice, with how to install one."""
-        for engine in engines:
-            if engine not in BACKENDS:
-                raise ValueError(f"no speech synthesiser {engine!r}; allowed: {', '.join(BACKENDS)}")
-        found = {engine: BACKENDS[engine].voices(language) for engine in engines}
-        self.of = {engine: names for engine, names in found.items() if names}
-        if not self.of:
-            wanted = "; or ".join(BACKENDS[engine].install for engine in engines)
-            raise ValueError(f"no speech synthesiser for language {language!r} is installed; install one: {wanted}")
-        self.weights = [BACKENDS[engine].weight for engine in self.of]
 
-    def draw(self, rng: random.Random, phonemes: bool = False) -> Voice:
-        """phonemes: of an engine that reads espeak-ng's `[[...]]`.
+def installed(language: str, engines: Sequence[str] = tuple(BACKENDS)) -> Voices:
+    """The voices there are for a language.
 
-        Raises: ValueError where there is none."""
-        if phonemes and "espeak-ng" not in self.of:
-            raise ValueError(f"only espeak-ng speaks phonemes; install it: {EspeakNg.install}")
-        engine = "espeak-ng" if phonemes else rng.choices(list(self.of), self.weights)[0]
-        return Voice(engine, rng.choice(self.of[engine]), rng.randint(105, 225), rng.randint(10, 90))
+    Raises: ValueError for an engine that there is not, and where none has a voice, with how to install one."""
+    for engine in engines:
+        if engine not in BACKENDS:
+            raise ValueError(f"no speech synthesiser {engine!r}; allowed: {', '.join(BACKENDS)}")
+    found = {engine: tuple(BACKENDS[engine].voices(language)) for engine in engines}
+    voices = {engine: names for engine, names in found.items() if names}
+    if not voices:
+        wanted = "; or ".join(BACKENDS[engine].install for engine in engines)
+        raise ValueError(f"no speech synthesiser for language {language!r} is installed; install one: {wanted}")
+    return voices
+
+
+def draw(voices: Voices, rng: random.Random, phonemes: bool = False) -> Voice:
+    """phonemes: of an engine that reads espeak-ng's `[[...]]`. Raises: ValueError where there is none."""
+    if phonemes and "espeak-ng" not in voices:
+        raise ValueError(f"only espeak-ng speaks phonemes; install it: {EspeakNg.install}")
+    weights = [BACKENDS[engine].weight for engine in voices]
+    engine = "espeak-ng" if phonemes else rng.choices(list(voices), weights)[0]
+    return Voice(engine, rng.choice(voices[engine]), rng.randint(105, 225), rng.randint(10, 90))
 
 
 def speak(text: str, voice: Voice, output: Path) -> bytes:
@@ -203,15 +206,13 @@ def speak(text: str, voice: Voice, output: Path) -> bytes:
         raise ValueError(f"{voice.engine} cannot say {text!r} in voice {voice.name}: {said[-1]}") from None
 
 
-def speak_all(
-    texts: Sequence[tuple[str, str]], language: str, seed: int, engines: Sequence[str] = tuple(BACKENDS)
-) -> Iterator[tuple[str, str, io.BytesIO]]:
+def speak_all(texts: Sequence[tuple[str, str]], voices: Voices, seed: int) -> Iterator[tuple[str, str, io.BytesIO]]:
     """texts: (label, what is said), in drawn voices, two at a time -> (label, name, WAV file) in their order.
 
-    Raises: ValueError where no synthesiser is installed, saying how to install one, or one fails.
+    Raises: ValueError where a synthesiser fails.
     """
-    voices, rng = Voices(language, engines), random.Random(seed)
-    drawn = [(label, text, voices.draw(rng, "[[" in text)) for label, text in texts]
+    rng = random.Random(seed)
+    drawn = [(label, text, draw(voices, rng, "[[" in text)) for label, text in texts]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
 
         def said(number: int) -> bytes:
@@ -229,30 +230,34 @@ def speak_all(
 class Texts:
     """What is to be spoken, as a file beside recordings: a source of a recipe whose path ends in `.json`."""
 
-    language: str
     texts: tuple[tuple[str, str, int], ...]  # label, what is said, in how many voices
-    engines: tuple[str, ...] = tuple(BACKENDS)
+    voices: Voices  # drawn from: with another one installed, other speech comes of the same texts
     seed: int = 0
 
-    def save(self, path: Path) -> None:
-        write_whole(path, json.dumps(asdict(self), ensure_ascii=False, indent=0).encode())
+    def save(self, folder: Path, name: str) -> Path:
+        """The file, called by the name and by what is in it: who learns from it is not taken for who learnt before."""
+        content = json.dumps(asdict(self), ensure_ascii=False, indent=0).encode()
+        path = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.json"
+        write_whole(path, content)
+        return path
 
     @staticmethod
     def load(path: Path) -> Texts:
         """Raises: ValueError where the file is none that `save` wrote."""
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
-            texts = tuple((str(label), str(text), int(voices)) for label, text, voices in table.pop("texts"))
-            return Texts(texts=texts, **{**table, "engines": tuple(table["engines"])})
-        except (KeyError, TypeError, ValueError) as error:
+            texts = tuple((str(label), str(text), int(count)) for label, text, count in table["texts"])
+            voices = {engine: tuple(map(str, names)) for engine, names in table["voices"].items()}
+            return Texts(texts, voices, int(table["seed"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: no list of texts to be spoken ({type(error).__name__}: {error})") from None
 
     def speak(self) -> Iterator[tuple[str, str, io.BytesIO]]:
         """(label, name, WAV file) of each. Raises: as `speak_all`."""
         said = [(label, text) for label, text, voices in self.texts for _ in range(voices)]
-        return speak_all(said, self.language, self.seed, self.engines)
+        return speak_all(said, self.voices, self.seed)
 
 
 def speak_list(words: list[str], voices_per_word: int, seed: int) -> Iterator[tuple[str, str, io.BytesIO]]:
-    """(word, name, WAV file) of every word of a list in every drawn voice. Raises: as `speak_all`."""
-    return speak_all([(word, word) for word in words for _ in range(voices_per_word)], "en", seed)
+    """(word, name, WAV file) of every word of a list in every drawn voice. Raises: as `speak_all` and `installed`."""
+    return speak_all([(word, word) for word in words for _ in range(voices_per_word)], installed("en"), seed)
