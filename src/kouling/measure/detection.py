@@ -16,9 +16,9 @@ from kouling import audio
 from kouling.audio import SAMPLE_RATE_HZ, AudioError
 from kouling.checkpoint import ModelInfo
 from kouling.commands import Command, CommandSet
-from kouling.measure import noise
 from kouling.measure.accuracy import SILENCE, UNKNOWN, label_of
 from kouling.measure.recordings import blocks_of, labelled, none_readable
+from kouling.measure.stream import time_to_command_s
 from kouling.recognizer import Engine, Recognizer, Runner, overlay_decoder, recognizer_of
 
 LOWEST = 0.02  # confidence from which an event is looked at
@@ -148,12 +148,8 @@ def detection_times(
         if name not in names:
             continue
         samples = audio.read(file, name)
-        wanted = label_of(label, commands)
-        recognizer.reset()
-        for number, block in enumerate(live_blocks(samples), start=1):
-            if any(event.name == wanted for event in recognizer.accept(block)):
-                times.append(number * LIVE_BLOCK_S - noise.speech_bounds(samples)[1] / SAMPLE_RATE_HZ)
-                break
+        time_s = time_to_command_s(recognizer, samples, label_of(label, commands), live_blocks(samples))
+        times += [] if time_s is None else [time_s]
         done += 1
         report(done)
     return times
