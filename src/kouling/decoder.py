@@ -47,7 +47,7 @@ class DecoderConfig:
     hesitation_s: float = 0.0
     # A stream begins as if this much had gone before: models trained on streams hear best in the midst of one.
     priming_s: float = 4.0
-    # What had gone before, as features: 0 digital silence, about 1 the hiss of a quiet room, 2 of a loud one.
+    # What had gone before, as features: 0 digital silence, 1 a faint hiss, 3 that of a loud room.
     priming_level: float = 0.0
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
     confidence_slope: float = 1.0

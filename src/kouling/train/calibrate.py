@@ -22,7 +22,7 @@ from kouling.train.data import Clip, Corpus
 from kouling.train.scenes import SceneMaker
 
 SNRS_DB = (None, 20.0, 10.0)  # the conditions, None: as recorded
-PRIMING_LEVELS = (0.0, 1.0, 2.0)  # tried, in PRIMING_SNRS_DB, on so many clips each
+PRIMING_LEVELS = (0.0, 1.0, 2.0, 3.0)  # tried, in PRIMING_SNRS_DB, on so many clips each
 PRIMING_SNRS_DB = (None, 10.0)
 PRIMING_CLIPS = 600
 LIKELY = 0.5  # probability from which an event counts there, as nothing is calibrated yet
