@@ -5,7 +5,7 @@ From these come the trade between misses and false alarms (DET), the near misses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from kouling import audio
 from kouling.audio import SAMPLE_RATE_HZ, AudioError
 from kouling.checkpoint import ModelInfo
 from kouling.commands import Command, CommandSet
+from kouling.measure import stream
 from kouling.measure.accuracy import SILENCE, UNKNOWN, label_of
 from kouling.measure.recordings import blocks_of, labelled, none_readable
-from kouling.measure.stream import time_to_command_s
 from kouling.recognizer import Engine, Recognizer, Runner, overlay_decoder, recognizer_of
 
 LOWEST = 0.02  # confidence from which an event is looked at
@@ -128,13 +128,6 @@ def logit(confidence: float) -> float:
     return float(np.log(bounded / (1 - bounded)))
 
 
-def live_blocks(samples: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
-    """A clip and the silence behind it, in the portions in which a live stream comes."""
-    padded = np.concatenate([samples, np.zeros(round(AFTER_S * SAMPLE_RATE_HZ), np.int16)])
-    size = round(LIVE_BLOCK_S * SAMPLE_RATE_HZ)
-    return (padded[start : start + size] for start in range(0, len(padded), size))
-
-
 def detection_times(
     recognizer: Recognizer, path: Path, names: set[str], report: Callable[[int], None] = lambda clips: None
 ) -> list[float]:
@@ -148,7 +141,8 @@ def detection_times(
         if name not in names:
             continue
         samples = audio.read(file, name)
-        time_s = time_to_command_s(recognizer, samples, label_of(label, commands), live_blocks(samples))
+        portions = stream.live(samples, round(LIVE_BLOCK_S * SAMPLE_RATE_HZ), AFTER_S)
+        time_s = stream.time_to_command_s(recognizer, samples, label_of(label, commands), portions)
         times += [] if time_s is None else [time_s]
         done += 1
         report(done)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from kouling import audio
-from kouling.audio import SAMPLE_RATE_HZ
 from kouling.measure import recordings, stream
 from kouling.recognizer import Recognizer
 
@@ -63,9 +62,7 @@ def measure(
         except (ValueError, OSError) as error:
             result.skipped.append(" ".join(str(error).split()))
             continue
-        heard = np.concatenate([samples, np.zeros(round(WAIT_S * SAMPLE_RATE_HZ), np.int16)])
-        portions = (heard[start : start + portion] for start in range(0, len(heard), portion))
-        delay_s = stream.time_to_command_s(heard_by, samples, label, portions)
+        delay_s = stream.time_to_command_s(heard_by, samples, label, stream.live(samples, portion, WAIT_S))
         if delay_s is None:
             result.missed += 1
         else:

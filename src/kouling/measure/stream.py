@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,12 @@ def hear(recognizer: Recognizer, samples: NDArray[np.int16], block_s: float = 1.
     for start in range(0, len(samples), size):
         heard += recognizer.accept(samples[start : start + size])
     return heard + recognizer.finish()
+
+
+def live(samples: NDArray[np.int16], size: int, silence_s: float) -> Iterator[NDArray[np.int16]]:
+    """A recording and the silence behind it, in the portions of `size` samples in which a live stream comes."""
+    heard = np.concatenate([samples, np.zeros(round(silence_s * SAMPLE_RATE_HZ), np.int16)])
+    return (heard[start : start + size] for start in range(0, len(heard), size))
 
 
 def time_to_command_s(
