@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kouling import grammar
-from kouling.commands import BLANK, UNKNOWN, Command, parse
+from kouling.commands import BLANK, UNKNOWN, Command, CommandSet, parse
 from kouling.decoder import Decoder, DecoderConfig
 from kouling.graph_search import MOST_PATH, GraphSearch, SetGraph
 from tests.orders import ORDERS
@@ -195,6 +195,35 @@ def test_words_that_were_all_said_come_before_swallowed_ones() -> None:
     for said in ("turn on", "turn it on"):
         (heard,) = hear(listening(table, units), spoken(said, units))
         assert heard.name == said
+
+
+def test_plain_commands_are_searched_as_sentences_where_a_model_asks_for_it() -> None:
+    table = {"command": [{"name": "open", "phrases": ["open the window", "window [open]"]}, {"name": "stop"}]}
+    units = (BLANK, UNKNOWN, *grammar.words(table))
+    as_sentences, as_product = parse(table, units, "set", sentences=True), parse(table, units, "set")
+    assert [bool(spec.graph) for spec in as_sentences.commands] == [True, False]
+    assert not as_sentences.commands[0].sequences and as_sentences.commands[1].sequences == ((5,),)
+    assert not any(spec.graph for spec in as_product.commands)
+
+    def listen(commands: CommandSet, said: str, sure: float = 0.99) -> list[str]:
+        decoder = Decoder(units, commands, DecoderConfig(confidence_per_word=2.0), FRAME_S)
+        return [heard.name for heard in hear(decoder, spoken(said, units, sure=sure))]
+
+    for said in ("open the window", "window open", "window", "stop"):
+        assert listen(as_sentences, said) == listen(as_product, said) == ["stop" if said == "stop" else "open"]
+    # As sure as the least sure word, not as all at once; and "the" is next to nothing.
+    table["command"][0]["phrases"] = ["open the window"]
+    as_sentences, as_product = parse(table, units, "set", sentences=True), parse(table, units, "set")
+    assert listen(as_sentences, "open the window", 0.7) == ["open"] and not listen(as_product, "open the window", 0.7)
+    assert listen(as_sentences, "open window") == ["open"] and not listen(as_product, "open window")
+    assert not listen(as_sentences, "open the") and not listen(as_sentences, "window")
+    with pytest.raises(ValueError, match="is a phrase of command 'open' too"):
+        parse(
+            {"command": [{"name": each, "phrases": ["open the window"]} for each in ("open", "too")]},
+            units,
+            "set",
+            True,
+        )
 
 
 def test_no_sentence_begins_or_ends_without_its_weak_word() -> None:

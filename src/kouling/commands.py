@@ -88,9 +88,9 @@ def load(path: str | Path, units: Sequence[str]) -> CommandSet:
     return parse(read_toml(Path(path)), units, str(path))
 
 
-def parse(table: dict[str, Any], units: Sequence[str], name: str) -> CommandSet:
+def parse(table: dict[str, Any], units: Sequence[str], name: str, sentences: bool = False) -> CommandSet:
     """The command set of a table as TOML gives it; `name` says in errors where it came from. The language of numbers is
-    that of the set, else that of the units.
+    that of the set, else that of the units. sentences: as in `DecoderConfig`.
 
     Raises: ValueError, one line, for all that `grammar.read` refuses, phrases that are too long or too rich, a word
     that no unit spells, and words of two commands.
@@ -104,8 +104,8 @@ def parse(table: dict[str, Any], units: Sequence[str], name: str) -> CommandSet:
     owners: dict[tuple[int, ...], str] = {}
     for each in read.commands:
         try:
-            command = _spelled(each, vocabulary, read.weak_words)
-            for sequence in command.sequences:
+            command, sequences = _spelled(each, vocabulary, read.weak_words, sentences)
+            for sequence in sequences:
                 if sequence in owners:
                     said = " ".join(units[index] for index in sequence)
                     raise ValueError(f"{said!r} is a phrase of command {owners[sequence]!r} too; allowed: of one only")
@@ -136,21 +136,26 @@ def every_unit(units: Sequence[str]) -> CommandSet:
     return CommandSet(commands)
 
 
-def _spelled(command: Grammar, vocabulary: _Vocabulary, weak: Sequence[str]) -> CommandSpec:
+def _spelled(
+    command: Grammar, vocabulary: _Vocabulary, weak: Sequence[str], sentences: bool
+) -> tuple[CommandSpec, list[tuple[int, ...]]]:
+    """What the decoder searches, and every way to say a plain command, whichever way that is searched."""
     sequences: dict[tuple[int, ...], None] = {}  # a set in order
     builder = Builder(vocabulary.spell, command.types, weak)
     for phrase, tree, words in zip(command.phrases, command.trees, command.words_of, strict=True):
         try:
-            if not command.plain:
+            if sentences or not command.plain:
                 builder.add(words)
-                continue
-            for text in phrases.expand(tree, MAX_SEQUENCES_PER_COMMAND):
-                sequences[vocabulary.spell(" ".join(text.split()))] = None
-            phrases.check_count(len(sequences), MAX_SEQUENCES_PER_COMMAND)
+            if command.plain:
+                for text in phrases.expand(tree, MAX_SEQUENCES_PER_COMMAND):
+                    sequences[vocabulary.spell(" ".join(text.split()))] = None
+                phrases.check_count(len(sequences), MAX_SEQUENCES_PER_COMMAND)
         except ValueError as error:
             raise ValueError(f"phrase {phrase!r}: {error}") from None
-    graph = None if command.plain else builder.graph()
-    return CommandSpec(command.name, command.phrases, tuple(sequences), command.threshold, graph, command.enrolled)
+    graph = builder.graph() if not command.plain or (sentences and any(len(each) > 1 for each in sequences)) else None
+    searched = () if graph else tuple(sequences)
+    spec = CommandSpec(command.name, command.phrases, searched, command.threshold, graph, command.enrolled)
+    return spec, list(sequences)
 
 
 def _words(units: Sequence[str]) -> list[tuple[int, str]]:

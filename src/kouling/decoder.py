@@ -52,6 +52,9 @@ class DecoderConfig:
     # P(right) = sigmoid(slope * logit(probability of the phrase) + bias), fitted on validation data (Platt 1999).
     confidence_slope: float = 1.0
     confidence_bias: float = 0.0
+    # Commands of several words are searched in graphs, as those with slots are: each as sure as the least sure of its
+    # words, past a weak word that was swallowed. For models that learned their words in sentences.
+    sentences: bool = False
     # Other speech holds a word of a grammar now and then, and two that make a sentence far less often: log odds that
     # each word behind the first adds to the confidence of a command with slots, repetition or order.
     confidence_per_word: float = 0.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kouling import commands, templates
 from kouling.checkpoint import ModelInfo
 from kouling.commands import Command, CommandSet
-from kouling.config import overlay
+from kouling.config import overlay, read_toml
 from kouling.decoder import Decoder, DecoderConfig
 from kouling.features import LogMel
 
@@ -127,13 +127,19 @@ def own_commands(info: ModelInfo) -> CommandSet:
 
     Raises: ValueError where there is no word."""
     if info.commands:
-        return commands.parse(dict(info.commands), info.units, info.name)
+        return parsed(dict(info.commands), info, info.name)
     return commands.every_unit(info.units)
 
 
 def chosen_commands(info: ModelInfo, command_set: str | Path | None) -> CommandSet:
     """The set of a TOML file, or the model's own where none is given. Raises: ValueError as `commands.load`."""
-    return commands.load(command_set, info.units) if command_set else own_commands(info)
+    return parsed(read_toml(Path(command_set)), info, str(command_set)) if command_set else own_commands(info)
+
+
+def parsed(table: dict[str, Any], info: ModelInfo, name: str) -> CommandSet:
+    """A table of commands for a model; `name` says in errors where it came from. Raises: ValueError as
+    `commands.parse`."""
+    return commands.parse(table, info.units, name, bool(info.decoder.get("sentences", False)))
 
 
 def decoder_of(info: ModelInfo, command_set: CommandSet) -> Decoder:
@@ -238,7 +244,7 @@ def load(model: str | Path = DEFAULT_MODEL, command_set: str | Path | None = Non
     Raises: ValueError, one line, where the model or the command set is missing or unusable.
     """
     runner = load_runner(model)
-    return recognizer_of(runner, commands.load(command_set, runner.info.units) if command_set else None)
+    return recognizer_of(runner, chosen_commands(runner.info, command_set))
 
 
 def recognizer_of(runner: Runner | Engine, command_set: CommandSet | None = None) -> Recognizer:

@@ -79,7 +79,7 @@ def test_recordings_are_learned_from_and_bad_ones_are_named(tones: Path, capsys:
     more = ("--epochs", "1", "--json", "--recordings", str(tones / "mine"))
     assert teach(tones, SET, *more) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["recordings"] == {"lamp_on": 2}
+    assert json.loads(out)["recordings"] == {"lamp on": 2}
     assert "0.wav:silent" in "".join(err.split())  # the terminal folds long lines
 
 
@@ -121,6 +121,39 @@ level = ["low", "middle", "high"]
 name = "lamp"
 phrases = ["lamp {level:level}"]
 """
+
+
+LONG = """
+[[command]]
+name = "lamp_on"
+phrases = ["turn on lamp"]
+
+[[command]]
+name = "stop"
+phrases = ["please stop lamp now", "halt lamp"]
+"""
+
+
+def test_long_phrases_are_taught_by_words_and_so_are_many(tones: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--epochs", "24", "--json", "--false-alarms-per-hour", "60")
+    assert teach(tones, LONG, *asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["recall"] > 0.5 and told["asked_per_hour"] == 60
+    stream = recognizer.load(tones / "model")
+    assert set(stream.info.units[2:]) == {"turn", "on", "lamp", "please", "stop", "now", "halt"}
+    assert all(spec.graph for spec in stream.command_set.commands)
+    said = np.concatenate([np.zeros(8000, np.int16), spoken("turn on lamp", 130), np.zeros(24000, np.int16)])
+    assert [command.name for command in stream.accept(said) + stream.finish()] == ["lamp_on"]
+    kept = tones / "clips" / "stop"
+    kept.mkdir(parents=True)
+    audio.write(kept / "1.wav", spoken("please stop lamp now", 130))
+    assert teach(tones, LONG, "--epochs", "2", "--more", str(tones / "clips"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["recordings"] == {"please stop lamp now": 1}
+    assert teach(tones, SET, "--more", str(tones / "clips")) == 2
+    assert "was taught by words" in capsys.readouterr().err
+    many = "".join(f'[[command]]\nname = "c{n}"\nphrases = ["{word}"]\n' for n, word in enumerate("abcdefghijk"))
+    plan = lesson.plan(grammar.read(tomllib.loads(many.replace('["', '["la')), "set"), "en", ["tones"])
+    assert not plan.by_phrase and len(plan.phrases) == 11 and lesson.size_of(plan, "en") == "base"
 
 
 def test_a_grammar_is_taught_word_by_word_and_so_is_running_speech(

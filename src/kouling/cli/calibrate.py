@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kouling import commands, recognizer, show
+from kouling import recognizer, show
 from kouling.cli.options import (
     FAILED,
     add_model_name,
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     asked = options.false_alarms_per_hour
     check_rate(asked)
     runner = recognizer.load_runner(options.model)
-    chosen = commands.load(options.set, runner.info.units)
+    chosen = recognizer.chosen_commands(runner.info, options.set)
     output = options.output or options.set
     writable_folder(output.resolve().parent)
     recordings.check(options.data, options.speech)

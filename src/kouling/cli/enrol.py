@@ -28,7 +28,6 @@ def add(verbs: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from kouling import commands
     from kouling.deploy.engine import Engine
     from kouling.teach import enrol
 
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         )
     writable_folder(options.set.resolve().parent)
     if options.set.exists():
-        commands.load(options.set, runner.info.units)
+        recognizer.chosen_commands(runner.info, options.set)
     result = enrol.enrol(
         runner,
         options.name,
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         options.only_this_voice,
         lambda line: show.errors.print(f"[dim]{line}[/]"),
     )
-    enrol.write(options.set, result, lambda table: commands.parse(table, runner.info.units, str(options.set)))
+    enrol.write(options.set, result, lambda table: recognizer.parsed(table, runner.info, str(options.set)))
     if options.json:
         print(json.dumps(result.to_dict(), ensure_ascii=False))
     else:

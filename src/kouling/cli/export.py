@@ -101,7 +101,7 @@ def refuse_strangers(options: argparse.Namespace) -> None:
 
 def _set(options: argparse.Namespace) -> int:
     """A command set by itself, compiled for a model that is in the engine already."""
-    from kouling import commands, recognizer
+    from kouling import recognizer
     from kouling.deploy import model_file
 
     others = ("commands", "weights", "state", "scheme", "recordings", "frames", "accelerator", "levels")
@@ -112,7 +112,7 @@ def _set(options: argparse.Namespace) -> int:
     if options.words_of is None:
         raise ValueError(f"--model is missing; needed: the model for which {options.model} is compiled")
     info = recognizer.load_runner(options.words_of).info
-    write_whole(options.output, model_file.pack_commands(info, commands.load(options.model, info.units)))
+    write_whole(options.output, model_file.pack_commands(info, recognizer.chosen_commands(info, options.model)))
     return DONE
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import audio, commands, recognizer, show
+from kouling import audio, recognizer, show
 from kouling.cli.options import DONE, WRONG_INPUT, add_model, complain, verb, writable_folder
 from kouling.commands import Command
 from kouling.recognizer import Engine, Recognizer, Runner
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if options.keep and (not options.mic or options.json):
         raise ValueError("--keep goes with --mic, and not with --json: what was heard is numbered on the terminal")
     runner = recognizer.load_runner(options.model)
-    chosen = commands.load(options.commands, runner.info.units) if options.commands else None
+    chosen = recognizer.chosen_commands(runner.info, options.commands)
     heard_by = recognizer.recognizer_of(runner, chosen)
     if options.mic and not options.json:
         return watched(runner, heard_by, audio.microphone(), options.keep)

@@ -91,7 +91,7 @@ def writable_folder(folder: Path) -> Path:
 
 
 def default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kouling"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kouling"
 
 
 def checkpoint_of(model: str) -> Path:

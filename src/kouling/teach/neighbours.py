@@ -18,6 +18,9 @@ ACCENTS = {"en": "en-us", "zh": "cmn-latn-pinyin"}
 SAME = 0.1  # of phones changed: nobody can hear a difference
 ACCENT = 0.3  # no more than what accents differ in: not to be told apart in training
 NEAR = 1.5  # phones changed: two phrases no further apart than that are worth a warning
+# Of a phrase of more phones, this much of each further one must differ in what must not be taken for it. "Open though
+# window" is nobody's other command: to learn it as wrong is to doubt who says "open the window" in another accent.
+FEW, OF_EACH = 6, 0.35
 # espeak-ng's own names of consonants, to be put in the place of one another.
 _CONSONANTS = {"p": "p", "b": "b", "t": "t", "d": "d", "k": "k", "g": "ɡ", "f": "f", "v": "v", "s": "s", "z": "z"}
 _CONSONANTS |= {"S": "ʃ", "m": "m", "n": "n", "l": "l", "r": "ɹ", "w": "w", "h": "h", "tS": "tʃ", "dZ": "dʒ"}
@@ -48,13 +51,13 @@ def common_words(language: str) -> dict[str, tuple[str, ...]]:
     return {word: tuple(phones.split()) or said[word] for word, _, phones in words}
 
 
-def near_words(word: str, language: str, count: int) -> list[str]:
-    """The common words that sound most like `word`, but not the same."""
+def near_words(word: str, language: str, count: int, beyond: float = ACCENT) -> list[str]:
+    """The common words that sound most like `word`, of those that differ in more than so many phones."""
     own = pronounce([word], accent_of(language))[0]
     found = [
         (far, other)
         for other, phones in common_words(language).items()
-        if other != word and abs(len(phones) - len(own)) <= 3 and (far := apart(own, phones)) > ACCENT
+        if other != word and abs(len(phones) - len(own)) <= 3 and (far := apart(own, phones)) > beyond
     ]
     return [other for _, other in sorted(found)[:count]]
 
@@ -69,19 +72,25 @@ def must_not_fire(phrase: str, taught: Sequence[str], language: str, rng: random
         texts += words
         texts += [" ".join(words[:end]) for end in range(1, len(words))]
         texts += [" ".join(words[start:]) for start in range(1, len(words))]
+        beyond = least(phones_of([phrase], language)[0])
         for place, word in enumerate(words):
-            for other in near_words(word, language, max(count // (2 * len(words)), 2)):
+            for other in near_words(word, language, max(count // (2 * len(words)), 2), beyond):
                 texts.append(" ".join([*words[:place], other, *words[place + 1 :]]))
     if language == "en":
         sounds = sounds_of(phrase)
-        texts += mutated(sounds, rng, count // 5)
+        texts += mutated(sounds, rng, count // 5, max(2, len(sounds) // 2 // 3))
         texts += cut_short(sounds)
     own = {" ".join(text.split()) for text in taught}
     kept = list(dict.fromkeys(text for text in texts if text not in own))
     plain = [text for text in kept if "[[" not in text]
     heard = dict(zip(plain, pronounce(plain, accent_of(language)), strict=True)) if plain else {}
     said = pronounce(list(own), accent_of(language))
-    return [text for text in kept if text not in heard or all(apart(heard[text], each) > ACCENT for each in said)]
+    return [text for text in kept if text not in heard or all(apart(heard[text], each) > least(each) for each in said)]
+
+
+def least(phones: Sequence[str]) -> float:
+    """How many phones of a phrase must differ, so that another text is none of what people mean by it."""
+    return max(ACCENT, OF_EACH * (len(phones) - FEW))
 
 
 def sounds_of(phrase: str) -> list[str]:
@@ -104,16 +113,16 @@ def cut_short(sounds: Sequence[str]) -> list[str]:
     return [to_be_said(part) for part in ends]
 
 
-def mutated(sounds: Sequence[str], rng: random.Random, count: int) -> list[str]:
-    """The phonemes with two changed for unlike ones: with one, it would be what many people say."""
+def mutated(sounds: Sequence[str], rng: random.Random, count: int, changes: int = 2) -> list[str]:
+    """The phonemes with so many changed for unlike ones: with one, it would be what many people say."""
     parts = list(sounds)
     places = [i for i, part in enumerate(parts) if part.strip("',") in _CONSONANTS or part.strip("',") in _VOWELS]
-    if len(places) < 2:
+    if len(places) < changes:
         return []
     made = []
     for _ in range(count):
         changed = list(parts)
-        for place in rng.sample(places, 2):
+        for place in rng.sample(places, changes):
             bare = parts[place].strip("',")
             kind = _CONSONANTS if bare in _CONSONANTS else _VOWELS
             unlike = [name for name, phone in kind.items() if distance(phone, kind[bare]) >= 0.45]

@@ -75,13 +75,13 @@ def gather(
     kept: Path | None,
     known: Mapping[str, str],
     into: Path,
-    several: Mapping[str, Sequence[str]],
+    phrases_of: Mapping[str, Sequence[str]],
     tell: Callable[[NDArray[np.int16], Sequence[str]], str | None] | None = None,
 ) -> Usable:
     """Copy what can be used of `given` and `kept`, DIR/<command or phrase>/*.wav, into one folder of as many.
 
-    known: the labels that are taught; `_unknown_` holds what must not fire. several: the phrases of each command that
-    has more than one. tell: which of these is said in a recording of such a command, if any; None: nothing knows yet.
+    known: the labels that are taught; `_unknown_` holds what must not fire. phrases_of: each command, as far as its
+    phrases are listed. tell: which of several is said in a recording of their command, if any; None: nothing knows yet.
     Raises: ValueError for a folder that is missing, holds no recording, or is named after no command, and where no
     recording can be used.
     """
@@ -95,15 +95,15 @@ def gather(
         files = audio_files(folder)
         if not files:
             raise ValueError(f"{folder}: no recording in it; needed: DIR/<command>/*.wav")
-        labels = {file.parent.name: label_of(file.parent.name, known) for file in files}
+        labels = {file.parent.name: label_of(file.parent.name, known, phrases_of) for file in files}
         for name, label in labels.items():
-            if label is None and name in several and tell is None:
-                listed = ", ".join(phrase.replace(" ", "_") for phrase in several[name][:12])
+            if label is None and name in phrases_of and tell is None:
+                listed = ", ".join(phrase.replace(" ", "_") for phrase in phrases_of[name][:12])
                 raise ValueError(
                     f"{folder}: {name!r} has several phrases, and which of them is said must be known; "
                     f"allowed: folders named {listed}"
                 )
-            if label is None and name not in several:
+            if label is None and name not in phrases_of:
                 listed = ", ".join(sorted(known)[:12])
                 raise ValueError(f"{folder}: {name!r} is no command; allowed: {listed}, or {UNKNOWN}")
         good, problems = read_checked(files)
@@ -113,7 +113,7 @@ def gather(
             label = labels[name]
             if label is None:
                 assert tell is not None
-                label = tell(samples, several[name])
+                label = tell(samples, phrases_of[name])
             if label is None:
                 result.problems.append(
                     f"{file}: none of the phrases of {name!r} can be made out; put it into a folder named after its own"
@@ -129,9 +129,13 @@ def gather(
     return result
 
 
-def label_of(folder: str, known: Mapping[str, str]) -> str | None:
-    """The taught label that a folder's name stands for: itself, or with spaces for its underscores, or words that are
-    taught."""
+def label_of(folder: str, known: Mapping[str, str], phrases_of: Mapping[str, Sequence[str]]) -> str | None:
+    """The taught label that a folder's name stands for: the only phrase of its command; itself, or with spaces for its
+    underscores, or words that are taught. None for a command that has several phrases, and for what is none of these.
+    """
+    phrases = phrases_of.get(folder, ())
+    if phrases and folder not in phrases:
+        return phrases[0] if len(phrases) == 1 else None
     if folder in known or folder == UNKNOWN:
         return folder
     spaced = folder.replace("_", " ")

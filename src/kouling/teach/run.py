@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kouling import audio, checkpoint, commands, grammar
+from kouling import audio, checkpoint, grammar, recognizer
 from kouling.checkpoint import ModelInfo
 from kouling.compress import quantize
 from kouling.config import read_toml
@@ -38,14 +38,14 @@ STATE = {"small": "bfloat16", "base": "float"}
 CALIBRATION_WORDS = 120  # in the scenes by which errors of rounding are weighed
 # An hour. Orders are listened to behind a wake word or a button; a wake word all day.
 FALSE_ALARMS = {"phrases": 0.5, "grammar": 10.0}
-RUNS = 2  # whose weights are averaged; of grammars one, as runs in which less is frozen go too far apart
+RUNS = 2  # whose weights are averaged; by words one, as runs in which less is frozen go too far apart
 FAINT = 0.02  # confidence at which a phrase is made out where it is known that one of a few is said
 SHORT = 5  # phones: what has no more is in much that people say, or nearly
 # What a taught command set's decoder does: it answers at once, since who says "computer" often talks on.
 DECODER = {"threshold": 0.5, "isolation_s": 0.0, "hesitation_s": 0.0}
-# And that of a grammar: an order with all that belongs to it takes six seconds. In 1.2 h of speech one of coffee heard
-# 157 sentences of one word, and two of two.
-SENTENCES = {"max_command_duration_s": 8.0, "confidence_per_word": 2.0}
+# And that of words: an order with all that belongs to it takes six seconds. In 1.2 h of speech a grammar of coffee
+# heard 157 sentences of one word, and two of two.
+BY_WORDS = {"sentences": True, "max_command_duration_s": 8.0, "confidence_per_word": 2.0}
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,23 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     language = taught.language
     plan = lesson.plan(taught, language, asked.engines, asked.seed)
     before = asked.out / CHECKPOINT if asked.more is not None and (asked.out / CHECKPOINT).exists() else None
+    if before is not None and bool(checkpoint.load_info(before).decoder.get("sentences")) == plan.by_phrase:
+        was, now = ("by words", "by phrases") if plan.by_phrase else ("by phrases", "by words")
+        raise ValueError(
+            f"{before}: was taught {was}, and what the set is now is taught {now}; teach it anew, into another folder"
+        )
     size = asked.size or (lesson.size_of(plan, language) if before is None else lesson.size_like(before, language))
     start = lesson.start_of(language, size)
     short, pairs = check(plan, language)
     work = asked.out / "work"
-    tell = told_by(asked.out / ENGINE_FILE) if (asked.out / ENGINE_FILE).exists() and plan.by_phrase else None
-    usable = recordings.gather(asked.recordings, asked.more, plan.spellings, work / "recordings", plan.several(), tell)
+    tell = told_by(asked.out / ENGINE_FILE) if (asked.out / ENGINE_FILE).exists() else None
+    usable = recordings.gather(
+        asked.recordings, asked.more, plan.spellings, work / "recordings", plan.phrases_of(), tell
+    )
     for problem in usable.problems:
         report(f"left out: {problem}")
     recipe = lesson.recipe_of(plan, asked.out.name, language, start, work, usable.folder, asked.seed)
-    epochs = lesson.EPOCHS[size] if asked.epochs is None else asked.epochs
+    epochs = lesson.epochs_of(plan, size) if asked.epochs is None else asked.epochs
     recipe = replace(recipe, training=replace(recipe.training, epochs=epochs))
     if before is not None:  # goes on from what it was
         shutil.copyfile(before, work / "before.safetensors")
@@ -141,9 +148,9 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
         features = scenes.draw_epoch(0, share)[0].features.astype(np.float32)
         weights = quantize.quantize(quantize.Mixed(max_bytes=MOST_BYTES[size]), info, weights, features)
     report("choosing thresholds")
-    decoder = DECODER if plan.by_phrase else {**DECODER, **SENTENCES}
+    decoder = DECODER if plan.by_phrase else {**DECODER, **BY_WORDS}
     info = replace(info, name=recipe.name, decoder=decoder, commands=table)
-    per_hour = FALSE_ALARMS["phrases" if plan.by_phrase else "grammar"] if asked.per_hour is None else asked.per_hour
+    per_hour = FALSE_ALARMS["phrases" if plan.phrases else "grammar"] if asked.per_hour is None else asked.per_hour
     result = finish(info, weights, recipe, plan, work, STATE[size], per_hour, cache, report)
     for file in (CHECKPOINT, ENGINE_FILE, COMMANDS_FILE):
         (work / file).replace(asked.out / file)
@@ -197,11 +204,12 @@ def trained(recipe: Recipe, work: Path, cache: Path, scenes: SceneMaker | None =
 def told_by(model: Path) -> Callable[[NDArray[np.int16], Sequence[str]], str | None]:
     """Which of some phrases is said in a recording, by a model that has been taught them, if it makes out any."""
     runner = engine.Engine(model)
-    recognizer = recognizer_with(runner, commands.every_unit(runner.info.units), FAINT)
 
     def tell(samples: NDArray[np.int16], phrases: Sequence[str]) -> str | None:
-        heard = [event for event in stream.hear(recognizer, samples) if event.name in phrases]
-        return max(heard, key=lambda event: event.confidence).name if heard else None
+        table = {"command": [{"name": f"_{i}", "phrases": [phrase]} for i, phrase in enumerate(phrases)]}
+        listener = recognizer_with(runner, recognizer.parsed(table, runner.info, str(model)), FAINT)
+        heard = stream.hear(listener, samples)
+        return phrases[int(max(heard, key=lambda event: event.confidence).name[1:])] if heard else None
 
     return tell
 
@@ -210,7 +218,7 @@ def check(plan: lesson.Lesson, language: str) -> tuple[dict[str, list[str]], lis
     """Phrases that are risky: of few sounds, with the words near them; and pairs that sound alike.
 
     Raises: ValueError for one of a single short sound, and for two of different commands that sound the same."""
-    phrases = list(plan.units) if plan.by_phrase else []
+    phrases = list(plan.phrases)
     said = dict(zip(phrases, neighbours.phones_of(phrases, language), strict=True))
     for phrase, phones in said.items():
         if len(phones) < 2:
@@ -256,7 +264,7 @@ def finish(
     held_back(recipe, plan, cache, work / "valid")
     write(info, weights, work, state)
     runner = engine.Engine(work / ENGINE_FILE)
-    chosen = commands.parse(table, info.units, info.name)
+    chosen = recognizer.parsed(table, info, info.name)
     clips, speech = work / "valid" / "clips", work / "valid" / "speech"
     try:
         result = thresholds.calibrate(runner, chosen, clips, speech, per_hour, [], unproven=True)
@@ -282,7 +290,7 @@ def held_back(recipe: Recipe, plan: lesson.Lesson, cache: Path, out: Path) -> No
     """What training never heard, as labelled recordings: `clips/<command or _unknown_>`, `speech/`; of running speech
     what says a phrase, as far as is known, is left out, for to hear that is no false alarm."""
     shutil.rmtree(out, ignore_errors=True)
-    said = background.saying(plan.units) if plan.by_phrase else set()
+    said = background.saying(plan.phrases)
     for source in recipe.source:
         corpus = load(source, [Path(".")], cache)
         for clip in corpus.part(source, "valid"):
