@@ -35,7 +35,7 @@ KEYS = (
 TABLES = ("slots", "parts", "say")
 # Words whose weak forms are next to nothing in fluent speech (Cruttenden, "Gimson's Pronunciation of English", 8th ed.,
 # 11.3), and which say little themselves.
-WEAK_WORDS = {"en": tuple("a an the and of to at for i me my with is it".split())}
+WEAK_WORDS = {"en": tuple("a an the and or of to at for i me my with is are it".split())}
 
 Slots = dict[str, Value | list[Value]]
 
