@@ -29,7 +29,7 @@ CLIPS = 5000  # of phrases, shared out among them
 EPOCHS = {"small": 18, "base": 9}
 EPOCHS_BY_WORDS = 15  # of a set of phrases
 LONG = 4  # phones of a word that may be mistaken for another one
-MOST_ALONE = 50  # voices that say one sentence of a set that is learned by words
+MOST_ALONE, MOST_EACH = 25, 50  # voices that say one sentence of a grammar, and one of phrases learned by words
 FEWEST, MOST = 60, 500  # voices that say one phrase
 VALID_PERCENT = 12
 FOLDER = Path(__file__).parent
@@ -83,7 +83,8 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
         if by_phrase:
             voices = min(max(CLIPS // len(sentences), FEWEST), MOST)
         else:  # a command of few sentences is heard as often as one of many
-            voices = min(max(SENTENCES // len(alone) // alone[command_of[sentence]], 1), MOST_ALONE)
+            most = MOST_ALONE if phrases is None else MOST_EACH
+            voices = min(max(SENTENCES // len(alone) // alone[command_of[sentence]], 1), most)
         ways = ways_to_say(sentence, commands)
         spoken += [(sentence, way, -(-voices // len(ways))) for way in ways]
         if language == "en" and by_phrase and sentence not in alike and len(ways) == 1 and "[[" not in ways[0]:
