@@ -18,8 +18,9 @@ ACCENTS = {"en": "en-us", "zh": "cmn-latn-pinyin"}
 SAME = 0.1  # of phones changed: nobody can hear a difference
 ACCENT = 0.3  # no more than what accents differ in: not to be told apart in training
 NEAR = 1.5  # phones changed: two phrases no further apart than that are worth a warning
-# Of a phrase of more phones, this much of each further one must differ in what must not be taken for it. "Open though
-# window" is nobody's other command: to learn it as wrong is to doubt who says "open the window" in another accent.
+# Of several words with more phones, this much of each further one must differ in what must not be taken for them. "Open
+# though window" is nobody's other command: to learn it as wrong is to doubt who says "open the window" in another
+# accent. What sounds like a single word, people do say.
 FEW, OF_EACH = 6, 0.35
 # espeak-ng's own names of consonants, to be put in the place of one another.
 _CONSONANTS = {"p": "p", "b": "b", "t": "t", "d": "d", "k": "k", "g": "ɡ", "f": "f", "v": "v", "s": "s", "z": "z"}
@@ -72,25 +73,28 @@ def must_not_fire(phrase: str, taught: Sequence[str], language: str, rng: random
         texts += words
         texts += [" ".join(words[:end]) for end in range(1, len(words))]
         texts += [" ".join(words[start:]) for start in range(1, len(words))]
-        beyond = least(phones_of([phrase], language)[0])
+        beyond = least(phrase, phones_of([phrase], language)[0])
         for place, word in enumerate(words):
             for other in near_words(word, language, max(count // (2 * len(words)), 2), beyond):
                 texts.append(" ".join([*words[:place], other, *words[place + 1 :]]))
     if language == "en":
         sounds = sounds_of(phrase)
-        texts += mutated(sounds, rng, count // 5, max(2, len(sounds) // 2 // 3))
+        texts += mutated(sounds, rng, count // 5, max(2, len(sounds) // 6) if len(words) > 1 else 2)
         texts += cut_short(sounds)
     own = {" ".join(text.split()) for text in taught}
     kept = list(dict.fromkeys(text for text in texts if text not in own))
     plain = [text for text in kept if "[[" not in text]
     heard = dict(zip(plain, pronounce(plain, accent_of(language)), strict=True)) if plain else {}
-    said = pronounce(list(own), accent_of(language))
-    return [text for text in kept if text not in heard or all(apart(heard[text], each) > least(each) for each in said)]
+    phones = dict(zip(own, pronounce(list(own), accent_of(language)), strict=True))
+    said = {each: least(text, each) for text, each in phones.items()}
+    return [
+        text for text in kept if text not in heard or all(apart(heard[text], each) > far for each, far in said.items())
+    ]
 
 
-def least(phones: Sequence[str]) -> float:
+def least(phrase: str, phones: Sequence[str]) -> float:
     """How many phones of a phrase must differ, so that another text is none of what people mean by it."""
-    return max(ACCENT, OF_EACH * (len(phones) - FEW))
+    return max(ACCENT, OF_EACH * (len(phones) - FEW)) if " " in phrase else ACCENT
 
 
 def sounds_of(phrase: str) -> list[str]:
