@@ -154,9 +154,11 @@ def test_long_phrases_are_taught_by_words_and_so_are_many(
     assert json.loads(capsys.readouterr().out)["recordings"] == {"please stop lamp now": 1}
     assert teach(tones, SET, "--more", str(tones / "clips")) == 2
     assert "was taught by words" in capsys.readouterr().err
-    many = "".join(f'[[command]]\nname = "c{n}"\nphrases = ["{word}"]\n' for n, word in enumerate("abcdefghijk"))
-    plan = lesson.plan(grammar.read(tomllib.loads(many.replace('["', '["la')), "set"), "en", ["tones"])
-    assert not plan.by_phrase and len(plan.phrases) == 11 and lesson.size_of(plan, "en") == "base"
+    for one, by_phrase in (("lamp a", False), ("lampa", True)):
+        phrases = [one, *(f"lamp{letter}" for letter in "bcdefghijk")]
+        table = {"command": [{"name": f"c{n}", "phrases": [phrase]} for n, phrase in enumerate(phrases)]}
+        plan = lesson.plan(grammar.read(table, "set"), "en", ["tones"])
+        assert plan.by_phrase == by_phrase and len(plan.phrases) == 11 and lesson.size_of(plan, "en") == "base"
     # What sounds like a word is another one where the word stands alone; in a phrase the others tell.
     plan = lesson.plan(grammar.read(tomllib.loads(LONG.replace("halt lamp", "lamp")), "set"), "en", ["tones"])
     assert "damp" in {text for _, text, voices in plan.unknown.texts if voices > 1}

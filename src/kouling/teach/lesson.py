@@ -21,6 +21,7 @@ from kouling.train.speak import BACKENDS, Texts, installed
 # training never heard when they were learned whole, "start the washing machine" in none; by words in 97 %.
 MOST_WHOLE = 10  # phrases
 LONGEST_WHOLE = 12  # phones
+MOST_SINGLE = 60  # words: where each is a phrase, nothing is gained by taking phrases apart
 MOST_LISTED = 500  # phrases of a set that are looked at one by one
 SENTENCES = 2500  # drawn from a grammar
 CLIPS = 5000  # of phrases, shared out among them
@@ -67,7 +68,7 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
     spoken_by = installed(language, engines)
     rng = random.Random(seed)
     phrases = all_phrases(commands)
-    by_phrase = phrases is not None and few_and_short(list(phrases), language)
+    by_phrase = phrases is not None and to_be_learned_whole(list(phrases), language)
     command_of = sampled(commands, rng) if phrases is None else phrases
     sentences = list(command_of)
     units = sentences if by_phrase else list(dict.fromkeys(characters(commands.words())))
@@ -132,10 +133,11 @@ def all_phrases(commands: GrammarSet) -> dict[str, str] | None:
     return found if len(found) <= MOST_LISTED else None
 
 
-def few_and_short(phrases: Sequence[str], language: str) -> bool:
-    if len(phrases) > MOST_WHOLE:
-        return False
-    return max(map(len, neighbours.phones_of(phrases, language))) <= LONGEST_WHOLE
+def to_be_learned_whole(phrases: Sequence[str], language: str) -> bool:
+    """Whether phrases are units. Of scripts without spaces only so many are not: characters were never tried there."""
+    if not any(" " in phrase for phrase in phrases):
+        return len(phrases) <= MOST_SINGLE
+    return len(phrases) <= MOST_WHOLE and max(map(len, neighbours.phones_of(phrases, language))) <= LONGEST_WHOLE
 
 
 def characters(texts: Sequence[str]) -> list[str]:
