@@ -163,6 +163,7 @@ def test_long_phrases_are_taught_by_words_and_so_are_many(
     plan = lesson.plan(grammar.read(tomllib.loads(LONG.replace("halt lamp", "lamp")), "set"), "en", ["tones"])
     assert "damp" in {text for _, text, voices in plan.unknown.texts if voices > 1}
     plan = lesson.plan(grammar.read(tomllib.loads(LONG), "set"), "en", ["tones"])
+    assert "stop" not in plan.command_of and plan.command_of["halt lamp"] == "stop"  # the lone word is not the command
     assert {voices for *_, voices in plan.unknown.texts} == {1}
 
 

@@ -116,7 +116,7 @@ def plan(commands: GrammarSet, language: str, engines: Sequence[str] = tuple(BAC
         Texts(tuple(spoken), spoken_by, seed),
         Texts(tuple(wrong), spoken_by, seed + 1),
         spellings,
-        command_of | {name: name for name in set(command_of.values())},
+        {name: name for name in alone if name not in units} | command_of,
         () if phrases is None else tuple(phrases),
         by_phrase,
     )

@@ -66,6 +66,8 @@ def near_words(word: str, language: str, count: int, beyond: float = ACCENT) -> 
 def must_not_fire(phrase: str, taught: Sequence[str], language: str, rng: random.Random, count: int) -> list[str]:
     """About `count` texts that sound like `phrase` and are none of those taught; some as phonemes, `[[...]]`."""
     words = phrase.split()
+    own = {" ".join(text.split()) for text in (phrase, *taught)}
+    phones = dict(zip(own, phones_of(list(own), language), strict=True))
     texts: list[str] = []
     if len(words) == 1:
         texts += near_words(phrase, language, count // 2)
@@ -73,7 +75,7 @@ def must_not_fire(phrase: str, taught: Sequence[str], language: str, rng: random
         texts += words
         texts += [" ".join(words[:end]) for end in range(1, len(words))]
         texts += [" ".join(words[start:]) for start in range(1, len(words))]
-        beyond = least(phrase, phones_of([phrase], language)[0])
+        beyond = least(phrase, phones[" ".join(words)])
         for place, word in enumerate(words):
             for other in near_words(word, language, max(count // (2 * len(words)), 2), beyond):
                 texts.append(" ".join([*words[:place], other, *words[place + 1 :]]))
@@ -81,11 +83,9 @@ def must_not_fire(phrase: str, taught: Sequence[str], language: str, rng: random
         sounds = sounds_of(phrase)
         texts += mutated(sounds, rng, count // 5, max(2, len(sounds) // 6) if len(words) > 1 else 2)
         texts += cut_short(sounds)
-    own = {" ".join(text.split()) for text in taught}
     kept = list(dict.fromkeys(text for text in texts if text not in own))
     plain = [text for text in kept if "[[" not in text]
-    heard = dict(zip(plain, pronounce(plain, accent_of(language)), strict=True)) if plain else {}
-    phones = dict(zip(own, pronounce(list(own), accent_of(language)), strict=True))
+    heard = dict(zip(plain, phones_of(plain, language), strict=True)) if plain else {}
     said = {each: least(text, each) for text, each in phones.items()}
     return [
         text for text in kept if text not in heard or all(apart(heard[text], each) > far for each, far in said.items())
