@@ -35,6 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "local": {**NARROW, "attention": "local", "local_frames": 20},
     "linear": {**WIDE, **NARROWED, "attention": "linear"},
     "linear, heads of 8": {**NARROW, "attention": "linear"},
+    "batch normalisation": {**WIDE, "norm": "batch"},
 }
 
 
@@ -53,7 +54,9 @@ def save_random(path: Path, shape: EncoderConfig, units: tuple[str, ...] = UNITS
         state = encoder.state_dict()
         state["head.weight"] *= 6  # else all is near to uniform, and no command is ever heard
         for key, value in state.items():
-            if key.endswith(("running_mean", "batch_norm.bias")):
+            if key.endswith(".norm.running_mean"):
+                value.normal_(0, 0.2)
+            elif key.endswith(("running_mean", "batch_norm.bias")):
                 value.normal_()
             elif key.endswith(("running_var", "batch_norm.weight", "distance_bias")):
                 value.uniform_(0.3, 2.0)

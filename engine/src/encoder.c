@@ -102,13 +102,13 @@ static void multiply_windows(encoder *e, const linear *w, const float *x, size_t
     e->level->multiply(w, &in, rows, y, (size_t)w->blocks * LANES, 0);
 }
 
-/* x normalised in place, times a gain, plus a bias. */
+/* x normalised in place, times a gain, plus a bias; of batch normalisation that is all. */
 static void normalize_with_gain(encoder *e, reader *weights, uint32_t frames) {
     const uint32_t width = e->model->width;
     const float *gain = read_floats(weights, width), *bias = read_floats(weights, width);
     for (uint32_t n = 0; n < frames; n++) {
         float *x = e->x + n * width;
-        e->level->normalize(x, width, x);
+        if (e->model->norm == NORM_LAYER) e->level->normalize(x, width, x);
         for (uint32_t i = 0; i < width; i++) x[i] = x[i] * gain[i] + bias[i];
     }
 }
@@ -163,17 +163,19 @@ static void run_stem(encoder *e, reader *weights, const float *features, uint32_
            (m->lookahead - kept) * m->mels * sizeof(float));
 }
 
-static void normalize_rows(encoder *e, uint32_t frames) {
+/* What the linear layers of a module read. Batch normalisation lies in their weights. */
+static const float *normalized(encoder *e, uint32_t frames) {
+    if (e->model->norm == NORM_BATCH) return e->x;
     for (uint32_t n = 0; n < frames; n++)
         e->level->normalize(e->x + n * e->model->width, e->model->width, e->h + n * e->model->width);
+    return e->h;
 }
 
 /* x += half of the feed-forward module, whose half lies in its weights. */
 static void feed_forward(encoder *e, reader *weights, uint32_t inner, uint32_t frames) {
     const model_header *m = e->model;
     const linear expand = read_linear(weights, inner, m->width), contract = read_linear(weights, m->width, inner);
-    normalize_rows(e, frames);
-    multiply_rows(e, &expand, e->h, frames, e->wide, inner, 0);
+    multiply_rows(e, &expand, normalized(e, frames), frames, e->wide, inner, 0);
     e->level->silu(e->wide, (size_t)frames * inner);
     multiply_rows(e, &contract, e->wide, frames, e->x, m->width, 1);
 }
@@ -223,8 +225,7 @@ static void attention(encoder *e, reader *weights, uint32_t layer, uint32_t fram
     const model_header *m = e->model;
     const uint32_t width = attention_width(m, layer), heads = model_layers(m)[layer].heads;
     const linear query_key_value = read_linear(weights, 3 * width, m->width), output = read_linear(weights, m->width, width);
-    normalize_rows(e, frames);
-    multiply_rows(e, &query_key_value, e->h, frames, e->wide, 3 * width, 0);
+    multiply_rows(e, &query_key_value, normalized(e, frames), frames, e->wide, 3 * width, 0);
     if (m->attention == ATTENTION_LINEAR) {
         const float *kept = read_floats(weights, heads);
         for (uint32_t n = 0; n < frames; n++)
@@ -245,8 +246,7 @@ static void convolution(encoder *e, reader *weights, uint32_t layer, uint32_t fr
     const numbers taps = read_taps(weights, (size_t)m->kernel * width), bias = read_taps(weights, width);
     const float *middle = m->state == STATE_INT8 ? read_floats(weights, width) : NULL; /* what is stored as 0 */
     const linear output = read_linear(weights, m->width, width);
-    normalize_rows(e, frames);
-    multiply_rows(e, &gate, e->h, frames, e->wide, 2 * width, 0);
+    multiply_rows(e, &gate, normalized(e, frames), frames, e->wide, 2 * width, 0);
     uint32_t row = e->past_row;
     for (uint32_t n = 0; n < frames; n++) {
         float *h = e->h + (size_t)n * width;

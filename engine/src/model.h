@@ -16,6 +16,7 @@ enum { WEIGHTS_FLOAT = 0, WEIGHTS_INT8 = 1, WEIGHTS_INT4 = 2, WEIGHTS_SPARSE = 3
 enum { ATTENTION_WINDOWED = 0, ATTENTION_LINEAR = 1 }; /* over the last frames; over sums of all, which fade */
 enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1, STATE_INT8 = 2 }; /* the upper half of a float's bits; whole numbers, whose
                                                                 * scales are in the weights before and behind */
+enum { NORM_LAYER = 0, NORM_BATCH = 1 }; /* of each frame; of each channel, a gain and a bias that training found */
 enum { TAPS_FLOAT = 0, TAPS_BFLOAT16 = 1 };
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
 #define SPARSE_MOST_INPUTS 4096 /* of a sparse layer: kernels may turn rows of them into something else beforehand */
@@ -33,7 +34,7 @@ typedef struct {
     uint32_t state; /* how a stream stores what attention and convolution remember */
     uint32_t taps; /* how those of the depthwise convolutions and their biases are stored */
     float priming_level; /* the features of those */
-    uint32_t reserved;
+    uint32_t norm;
 } model_header;
 
 /* What is left of a layer where some of it was pruned away; of the whole one, all. Behind the header, one for each. */

@@ -67,6 +67,7 @@ class FeatureConfig:
 
 
 ATTENTION_KINDS = ("windowed", "local", "linear")
+NORM_KINDS = ("layer", "batch")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ class EncoderConfig:
     # fades, its size and cost that of no window at all.
     attention: str = "windowed"
     local_frames: int = 30
+    # Of frames. layer: each by itself; batch: each channel by what training found, which costs a running model nothing
+    # and leaves no operator that an NPU may lack.
+    norm: str = "layer"
     # What pruning left, layer by layer; empty: everything. Two numbers a layer in layer_ffn, one for each module.
     layer_heads: list[int] = field(default_factory=list)
     layer_ffn: list[int] = field(default_factory=list)
@@ -141,6 +145,8 @@ class EncoderConfig:
             )
         if self.attention not in ATTENTION_KINDS:
             raise ValueError(f"encoder.attention is {self.attention!r}; allowed: {', '.join(ATTENTION_KINDS)}")
+        if self.norm not in NORM_KINDS:
+            raise ValueError(f"encoder.norm is {self.norm!r}; allowed: {', '.join(NORM_KINDS)}")
         if self.attention == "local" and not self.subsampling <= self.local_frames <= self.max_cached_frames:
             raise ValueError(
                 f"encoder.local_frames is {self.local_frames}; allowed: {self.subsampling} to {self.max_cached_frames}"

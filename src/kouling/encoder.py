@@ -47,6 +47,24 @@ class Window(NamedTuple):
     lookahead: Tensor  # () int64, feature frames, 0 to the model's own
 
 
+class FrameNorm(nn.BatchNorm1d):
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) of each channel over all frames, in the place of
+    layer normalisation: once trained it is a factor and a sum that disappear in the weights behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        if self.training and not self.weight.requires_grad:  # frozen, or folded into the layer behind it
+            return F.batch_norm(x.flatten(0, 1), self.running_mean, self.running_var, self.weight, self.bias).view(
+                x.shape
+            )
+        return super().forward(x.flatten(0, 1)).view(x.shape)
+
+
+def normalization(config: EncoderConfig) -> nn.LayerNorm | FrameNorm:
+    """Of frames, as `EncoderConfig.norm` has it."""
+    return FrameNorm(config.hidden_size) if config.norm == "batch" else nn.LayerNorm(config.hidden_size)
+
+
 class Stem(nn.Module):
     """Log-mel frames to encoder frames: one time-frequency convolution over a window, one over frequency, a projection.
 
@@ -65,7 +83,7 @@ class Stem(nn.Module):
         )
         self.mix = nn.Conv2d(channels, channels, (1, 3), stride=(1, 2), padding=(0, 1))
         self.project = nn.Linear(channels * (num_mels // 4), config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size)
+        self.norm = normalization(config)
 
     def forward(self, features: Tensor, tail: Tensor, lookahead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """features: (B, T, M), tail: (B, context, M) -> (B, T / subsampling, D), new tail.
@@ -97,11 +115,11 @@ class Stem(nn.Module):
 class FeedForward(nn.Module):
     """Pre-norm feed-forward module; the caller adds half of its output (Gulati et al. 2020, section 2.3)."""
 
-    def __init__(self, width: int, inner: int, dropout: float) -> None:
+    def __init__(self, config: EncoderConfig, inner: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, inner)
-        self.contract = nn.Linear(inner, width)
+        self.norm = normalization(config)
+        self.expand = nn.Linear(config.hidden_size, inner)
+        self.contract = nn.Linear(inner, config.hidden_size)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +139,7 @@ class WindowedAttention(nn.Module):
         width = config.hidden_size
         self.heads = shape.heads
         self.left_context = config.left_context
-        self.norm = nn.LayerNorm(width)
+        self.norm = normalization(config)
         self.query_key_value = nn.Linear(width, 3 * shape.attention_width)
         self.output = nn.Linear(shape.attention_width, width)
         self.distance_bias = nn.Parameter(torch.zeros(self.heads, self.left_context + 1))
@@ -190,7 +208,7 @@ class LinearAttention(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.heads = shape.heads
-        self.norm = nn.LayerNorm(width)
+        self.norm = normalization(config)
         self.query_key_value = nn.Linear(width, 3 * shape.attention_width)
         self.output = nn.Linear(shape.attention_width, width)
         # What is left of a frame after the next, as a logit: from 0.8 to nearly all, as heads of retention begin.
@@ -242,7 +260,7 @@ class Convolution(nn.Module):
     def __init__(self, config: EncoderConfig, channels: int) -> None:
         super().__init__()
         width = config.hidden_size
-        self.norm = nn.LayerNorm(width)
+        self.norm = normalization(config)
         self.gate = nn.Linear(width, 2 * channels)
         self.depthwise = nn.Conv1d(channels, channels, config.conv_kernel_size, groups=channels)
         self.batch_norm = nn.BatchNorm1d(channels)
@@ -258,13 +276,12 @@ class Convolution(nn.Module):
 class ConformerBlock(nn.Module):
     def __init__(self, config: EncoderConfig, shape: BlockShape, dropout: float) -> None:
         super().__init__()
-        width = config.hidden_size
         attention = LinearAttention if config.attention == "linear" else WindowedAttention
-        self.feed_forward_in = FeedForward(width, shape.ffn_in, dropout)
+        self.feed_forward_in = FeedForward(config, shape.ffn_in, dropout)
         self.attention = attention(config, shape)
         self.convolution = Convolution(config, shape.channels)
-        self.feed_forward_out = FeedForward(width, shape.ffn_out, dropout)
-        self.norm = nn.LayerNorm(width)
+        self.feed_forward_out = FeedForward(config, shape.ffn_out, dropout)
+        self.norm = normalization(config)
         self.dropout = Dropout(dropout)
 
     def forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kouling import audio, checkpoint, encoder, recognizer
+from kouling.config import EncoderConfig
 from kouling.deploy import fused
 from kouling.deploy.graph import Graph, log_softmax
 from kouling.features import LogMel
@@ -74,6 +76,15 @@ def test_the_norm_goes_into_the_layer_behind_it() -> None:
     torch.testing.assert_close(folded(plain(x)), linear(norm(x)) * scale)
 
 
+def test_batch_normalisation_in_the_place_of_layer_normalisation_is_gone(shaped_model: Callable[..., Path]) -> None:
+    graph = Graph(shaped_model("batch normalisation"))
+    assert not [name for name, module in graph.module.named_modules() if "Norm" in type(module).__name__]
+    features = np.random.default_rng(3).random((80, 16), dtype=np.float32)
+    found, reference = run(graph, features), graph.reference()
+    state = reference.step(recognizer.priming(graph.info), reference.initial_state())[1]
+    np.testing.assert_allclose(found, reference.step(features, state)[0], atol=2e-3)
+
+
 def test_batch_normalisation_goes_into_the_convolution() -> None:
     depthwise, norm = torch.nn.Conv1d(4, 4, 5, groups=4), torch.nn.BatchNorm1d(4)
     norm.running_mean, norm.running_var = torch.randn(4), torch.rand(4) + 0.1
@@ -83,7 +94,7 @@ def test_batch_normalisation_goes_into_the_convolution() -> None:
 
 
 def test_half_of_a_feed_forward_module_is_in_its_weights() -> None:
-    module = encoder.FeedForward(16, 32, 0.0)
+    module = encoder.FeedForward(EncoderConfig(hidden_size=16), 32, 0.0)
     x = torch.randn(1, 2, 16)
     torch.testing.assert_close(fused.FusedFeedForward(module)(x), 0.5 * module(x))
 

@@ -97,6 +97,15 @@ def test_a_bundle_hears_what_the_model_hears(
     assert json.loads((out / "rknn.json").read_text())["accelerator"] == "rv1106"
     page = (out / "README.md").read_text()
     assert "`step.rknn`: the step for the device. `model.onnx` is the same before" in page
+    pytest.importorskip("matplotlib")
+    capsys.readouterr()
+    assert main(["compare", str(out), str(out), "--json", "--report", str(tmp_path / "report")]) == 0
+    beside = json.loads(capsys.readouterr().out)["models"][1]
+    assert (beside["model_bytes"], beside["variable_bytes"]) == (235327, 23936)
+    assert beside["runtime"] == "rv1106 (estimated)" and not beside["latency"] and beside["private_bytes"] is None
+    assert main(["measure", "--model", str(out), "--memory", "1MB"]) == 0
+    assert main(["measure", "--model", str(out), "--latency", "1ms"]) == 2
+    assert "nothing says how long a call takes; allowed here: a budget of memory" in capsys.readouterr().err
 
 
 def test_what_the_toolkit_refuses_is_one_line_and_nothing_is_left(

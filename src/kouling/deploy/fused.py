@@ -2,7 +2,9 @@
 
 What exporters and NPU compilers do not do by themselves is done here, each as a function of its own:
 
-- `fold_norm`: gain and bias of a normalisation, and any factor of the output, into the linear layer behind it;
+- `fold_norm`: gain and bias of a normalisation, and any factor of the output, into the linear layer behind it; of batch
+  normalisation in the place of layer normalisation nothing else is left, and behind the stem and a block a factor and a
+  sum (`Affine`), or none;
 - `fold_batch_norm`: batch normalisation into the depthwise convolution;
 - `halved`: the half with which a block takes its feed-forward modules, into weights;
 - queries, keys and values are one product, and the scale of the scores lies in the queries' weights;
@@ -30,6 +32,8 @@ from kouling.config import EncoderConfig
 from kouling.deploy import step
 from kouling.recognizer import priming
 
+Norm = nn.LayerNorm | encoder.FrameNorm
+
 # Queries of a long call go in blocks with the keys that they can see: the scores of all would be mostly masked.
 QUERIES = 36
 # A score this far below the largest of its row gets no weight that int8 could tell from none.
@@ -42,14 +46,40 @@ LARGER = 4.0
 REACHES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)  # of a channel's largest weight, that `cluster` tries
 
 
-def fold_norm(norm: nn.LayerNorm, linear: nn.Linear, scale: Tensor | float = 1.0) -> tuple[nn.LayerNorm, nn.Linear]:
+def fold_norm(norm: Norm, linear: nn.Linear, scale: Tensor | float = 1.0) -> tuple[nn.Module, nn.Linear]:
     """Both as one: `linear(norm(x)) * scale`, the gain and bias of the norm in the weights."""
     weight, bias = linear.weight.detach(), linear.bias.detach()
+    gain, shift = gain_and_shift(norm)
     scale = torch.as_tensor(scale).expand(len(weight))
     result = nn.Linear(linear.in_features, linear.out_features)
-    result.weight.data = weight * norm.weight.detach() * scale[:, None]
-    result.bias.data = (bias + weight @ norm.bias.detach()) * scale
-    return nn.LayerNorm(linear.in_features, norm.eps, elementwise_affine=False), result
+    result.weight.data = weight * gain * scale[:, None]
+    result.bias.data = (bias + weight @ shift) * scale
+    return nn.Identity() if isinstance(norm, encoder.FrameNorm) else without_gain(norm), result
+
+
+def without_gain(norm: nn.LayerNorm) -> nn.LayerNorm:
+    return nn.LayerNorm(norm.normalized_shape, norm.eps, elementwise_affine=False)
+
+
+def gain_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
+    """What a normalisation multiplies by and adds; all that batch normalisation does."""
+    gain, shift = norm.weight.detach(), norm.bias.detach()
+    if isinstance(norm, nn.LayerNorm):
+        return gain, shift
+    assert norm.running_mean is not None and norm.running_var is not None
+    gain = gain / torch.sqrt(norm.running_var + norm.eps)
+    return gain, shift - norm.running_mean * gain
+
+
+class Affine(nn.Module):
+    """(..., D) -> the same: what is left of batch normalisation where no linear layer takes it in."""
+
+    def __init__(self, norm: encoder.FrameNorm) -> None:
+        super().__init__()
+        self.gain, self.shift = (nn.Parameter(values) for values in gain_and_shift(norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gain + self.shift
 
 
 def fold_batch_norm(depthwise: nn.Conv1d, norm: nn.BatchNorm1d) -> nn.Conv1d:
@@ -124,7 +154,7 @@ class Block(nn.Module):
         self.register_buffer("units", torch.ones(self.gate.out_features), persistent=False)  # see `equalize`
         self.depthwise = fold_batch_norm(convolution.depthwise, convolution.batch_norm)
         self.pointwise = convolution.output
-        self.norm = block.norm
+        self.norm = Affine(block.norm) if isinstance(block.norm, encoder.FrameNorm) else block.norm
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         new = x.shape[1]
@@ -159,7 +189,8 @@ class FusedStem(nn.Module):
         weight = stem.patch.weight.detach()  # (C, 1, window, 5)
         self.patch = nn.Conv2d(weight.shape[2], weight.shape[0], (1, 5), stride=(1, 2), padding=(0, 2))
         self.patch.load_state_dict({"weight": weight.transpose(1, 2), "bias": stem.patch.state_dict()["bias"]})
-        self.deepen, self.mix, self.project, self.norm = stem.deepen, stem.mix, stem.project, stem.norm
+        self.deepen, self.mix, self.project = stem.deepen, stem.mix, stem.project
+        self.norm = Affine(stem.norm) if isinstance(stem.norm, encoder.FrameNorm) else stem.norm
 
     def forward(self, features: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         frames = torch.cat([tail, features], dim=1)

@@ -42,6 +42,8 @@ BLOCK = (
     "feed_forward_out.expand",
     "feed_forward_out.contract",
 )
+NORM_EPSILON = 1e-5
+_FOLDED = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  # of a normalisation
 AFTER_NORM = ("expand", "query_key_value", "gate")  # layers behind a normalisation that is folded into them
 
 Floats = NDArray[np.float64]
@@ -97,25 +99,40 @@ def norm_before(layer: str) -> str | None:
     return f"{module}.norm" if last in AFTER_NORM else None
 
 
+def gain_and_shift(weights: Weights, norm: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a normalisation multiplies by and adds: all that batch normalisation does, and what layer normalisation does
+    last."""
+    gain, shift = (weights[f"{norm}.{key}"].astype(np.float64) for key in ("weight", "bias"))
+    if f"{norm}.running_mean" not in weights:
+        return gain, shift
+    mean, variance = (weights[f"{norm}.running_{key}"].astype(np.float64) for key in ("mean", "var"))
+    gain = gain / np.sqrt(variance + NORM_EPSILON)
+    return gain, shift - mean * gain
+
+
 def fold_norms(weights: Weights) -> dict[str, NDArray[Any]]:
     """An equal checkpoint whose normalisations before linear layers have gain 1 and shift 0: they are in the weights
-    and biases behind them, as float32."""
+    and biases behind them, as float32. Batch normalisation has mean 0 and variance 1 then."""
     folded = dict(weights)
     for layer in layers(weights):
         norm = norm_before(layer)
         if norm is None or is_folded(weights, norm):
             continue
         weight, bias = (weights[f"{layer}.{key}"].astype(np.float64) for key in ("weight", "bias"))
-        gain, shift = (weights[f"{norm}.{key}"].astype(np.float64) for key in ("weight", "bias"))
-        folded[f"{layer}.weight"] = (weight * gain).astype(np.float32)
+        gain, shift = gain_and_shift(weights, norm)
+        for key, value in _FOLDED.items():
+            if f"{norm}.{key}" in weights:
+                folded[f"{norm}.{key}"] = np.full_like(weights[f"{norm}.{key}"], value)
+        left = gain_and_shift(folded, norm)[0]  # of batch normalisation not quite 1
+        folded[f"{layer}.weight"] = (weight * gain / left).astype(np.float32)
         folded[f"{layer}.bias"] = (bias + weight @ shift).astype(np.float32)
-        folded[f"{norm}.weight"] = np.ones_like(weights[f"{norm}.weight"])
-        folded[f"{norm}.bias"] = np.zeros_like(weights[f"{norm}.bias"])
     return folded
 
 
 def is_folded(weights: Weights, norm: str) -> bool:
-    return bool((weights[f"{norm}.weight"] == 1).all() and not weights[f"{norm}.bias"].any())
+    return all(
+        (weights[f"{norm}.{key}"] == value).all() for key, value in _FOLDED.items() if f"{norm}.{key}" in weights
+    )
 
 
 def input_order(weights: Weights, layer: str) -> NDArray[np.int64]:

@@ -41,6 +41,7 @@ SCHEMES = ("float", "int8", "int4")
 # Of linear layers. Sparse is an int8 layer whose zeros come in blocks; nobody asks for it.
 KINDS = {"float": 0, "int8": 1, "int4": 2, "sparse": 3, "bfloat16": 4}
 ATTENTIONS = {"windowed": 0, "local": 0, "linear": 1}  # a local window is one that is short
+NORMS = {"layer": 0, "batch": 1}
 STATES = {"float": 0, "bfloat16": 1, "int8": 2}
 SPARSE_LEAST_ZEROS = 0.25  # of all blocks: with fewer, a product takes no less time than with all of them
 SPARSE_MOST_INPUTS = 4096
@@ -98,6 +99,7 @@ def pack(
     log = (features.log_floor, features.log_scale)
     header = struct.pack(f"<{len(fields)}I2f{len(sections)}I", *fields, *log, *sections)
     header += struct.pack("<3If", before, STATES[state], packer.unrounded == "bfloat16", level)
+    header += struct.pack("<I", NORMS[encoder.norm])
     return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
@@ -299,7 +301,7 @@ class _Packer:
 
     def after_norm(self, norm: str, name: str) -> tuple[Floats, Floats]:
         """The linear layer `name` with the gain and bias of the normalisation before it folded in."""
-        (weight, bias), (gain, shift) = self.layer(name), self.layer(norm)
+        (weight, bias), (gain, shift) = self.layer(name), grid.gain_and_shift(self.weights, norm)
         return weight * gain, bias + weight @ shift
 
     def floats(self, values: Floats) -> None:
@@ -356,7 +358,7 @@ class _Packer:
             scheme = "int8" if name == "stem.patch" and self.scheme == "int4" else None  # see `grid.layers`
             self.linear(np.pad(weight, ((0, more), (0, 0))), np.pad(bias, (0, more)), scheme, self.grid_of(name))
         self.linear(*self.stem_layer("stem.project"), on=self.grid_of("stem.project"))
-        for values in self.layer("stem.norm"):
+        for values in grid.gain_and_shift(self.weights, "stem.norm"):
             self.floats(values)
 
     def stem_layer(self, name: str) -> tuple[Floats, Floats]:
@@ -389,7 +391,7 @@ class _Packer:
             self.floats(_more_columns(distances, stored.heads))
         self.convolution(f"{name}.convolution", stored.channels, scales, whole)
         self.feed_forward(f"{name}.feed_forward_out", stored.ffn_out)
-        for values in self.layer(f"{name}.norm"):
+        for values in grid.gain_and_shift(self.weights, f"{name}.norm"):
             self.floats(values)
 
     def feed_forward(self, name: str, inner: int) -> None:
@@ -405,13 +407,11 @@ class _Packer:
         weight, bias = weight * factor[:, None], bias * factor
         self.linear(_more_in_each(weight, 2, channels), _more_in_each(bias, 2, channels), on=on)
         taps, bias = self.layer(f"{name}.depthwise")  # (C, 1, K)
-        gain, shift = self.layer(f"{name}.batch_norm")
-        mean, variance = (self.weights[f"{name}.batch_norm.running_{key}"] for key in ("mean", "var"))
-        factor = gain / np.sqrt(variance + 1e-5)
+        factor, shift = grid.gain_and_shift(self.weights, f"{name}.batch_norm")
         numbers = self.floats if self.unrounded == "float" else self.halves
         taps = taps[:, 0] * factor[:, None]
         numbers(_more_rows(taps * scales.conv[:, None], channels).T)
-        numbers(_more_rows((bias - mean) * factor + shift + scales.middle * taps.sum(axis=1), channels))
+        numbers(_more_rows(bias * factor + shift + scales.middle * taps.sum(axis=1), channels))
         if whole:
             self.floats(_more_rows(scales.middle / scales.conv, channels))
         weight, bias = self.layer(f"{name}.output")

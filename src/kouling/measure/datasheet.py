@@ -64,12 +64,16 @@ class Datasheet:
 
     def verdicts(self, at: str, memory_bytes: int | None, latency_ms: float | None) -> list[Verdict]:
         """at: the size of call that is judged. Memory is the larger of what is planned and what is real; latency is the
-        95th percentile."""
+        95th percentile.
+
+        Raises: ValueError where nothing says how long a call takes."""
         found = []
         if memory_bytes is not None:
             real = self.processes[at].private_bytes if at in self.processes else 0
             found.append(Verdict("memory", memory_bytes, max(self.plans[at].total_bytes, real), "bytes"))
         if latency_ms is not None:
+            if at not in self.latency:
+                raise ValueError(f"{self.label}: nothing says how long a call takes; allowed here: a budget of memory")
             found.append(Verdict("latency", latency_ms, self.latency[at].p95, "ms"))
         return found
 
@@ -160,7 +164,8 @@ def fill_footprint(sheets: Sequence[Datasheet], subjects: Sequence[Subject], bar
     for sheet, subject in zip(sheets, subjects, strict=True):
         if subject.runtime.estimates:
             sheet.latency = latency.estimated(subject)
-    here = [(sheet, subject) for sheet, subject in zip(sheets, subjects, strict=True) if not sheet.latency]
+    pairs = zip(sheets, subjects, strict=True)
+    here = [(sheet, subject) for sheet, subject in pairs if not subject.runtime.estimates]
     with bar("latency", latency.TURNS) as report:
         times = latency.measure([subject for _, subject in here], report)
     for (sheet, _), found in zip(here, times, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -43,8 +44,13 @@ def megabytes(size: float | None) -> str:
     return "–" if size is None else f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} KB"
 
 
-def milliseconds(value: float) -> str:
-    return f"{value * 1000:.1f} µs" if value < 1 else f"{value:.2f} ms"
+def milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value * 1000:.1f} µs" if value < 1 else f"{value:.2f} ms"
+
+
+def median_ms(sheet: Datasheet, size: str) -> float | None:
+    """Of a call; None where nothing says how long it takes."""
+    return sheet.latency[size].median if size in sheet.latency else None
 
 
 def page(sheet: Datasheet, at: str, verdicts: Sequence[Verdict], lang: str = "en") -> Page:
@@ -119,7 +125,7 @@ def comparison_table(sheets: Sequence[Datasheet], say: Say) -> tuple[list[str], 
             megabytes(process.private_bytes if process else None),
             megabytes(process.peak_rss_bytes if process else None),
         ]
-        row += [milliseconds(sheet.latency[size].median) for size in SIZES] + [f"{sheet.delay_ms} ms"]
+        row += [milliseconds(median_ms(sheet, size)) for size in SIZES] + [f"{sheet.delay_ms} ms"]
         rows.append(row)
     return head, rows
 
@@ -307,16 +313,18 @@ def side_by_side(sheets: Sequence[Datasheet], say: Say) -> Figure:
     names = [sheet.label for sheet in sheets]
     rows = list(range(len(sheets)))
     planned = [sheet.plans["500"].total_bytes / 1e6 for sheet in sheets]
-    real = [sheet.processes["500"].private_bytes / 1e6 if sheet.processes else 0.0 for sheet in sheets]
+    real = [sheet.processes["500"].private_bytes / 1e6 if sheet.processes else math.nan for sheet in sheets]
     for shift, values, name in ((-0.19, planned, "total planned"), (0.19, real, "private")):
         bars = memory.barh([row + shift for row in rows], values, 0.36, label=say(name))
-        memory.bar_label(bars, fmt="%.1f", padding=3, fontsize=9)
+        memory.bar_label(bars, fmt=lambda value: "" if math.isnan(value) else f"{value:.1f}", padding=3, fontsize=9)
     pictures.title(memory, f"{say('Memory')}, {say('500')}, MB")
     for index, size in enumerate(SIZES):
-        values = [sheet.latency[size].median for sheet in sheets]
-        bars = time.barh([row + (index - 1) * 0.26 for row in rows], values, 0.24, label=say(size))
-        time.bar_label(bars, labels=[milliseconds(value) for value in values], padding=3, fontsize=9)
-    time.set_xscale("log")
+        times = [median_ms(sheet, size) for sheet in sheets]
+        widths = [math.nan if each is None else each for each in times]
+        bars = time.barh([row + (index - 1) * 0.26 for row in rows], widths, 0.24, label=say(size))
+        time.bar_label(bars, labels=[milliseconds(each) for each in times], padding=3, fontsize=9)
+    if any(sheet.latency for sheet in sheets):
+        time.set_xscale("log")
     pictures.title(time, f"{say('Latency')}, {say('median')}, ms")
     for axes in (memory, time):
         axes.set_yticks(rows, names if axes is memory else [""] * len(names))

@@ -224,7 +224,8 @@ class Walk:
         return self._do(name, outputs, [x], (inputs + 1) * outputs, self.new * inputs * outputs)
 
     def _norm(self, x: str) -> str:
-        return self._do("normalise", self.width, [x], 2 * self.width)
+        statistics = 2 if self.encoder.norm == "batch" else 0
+        return self._do("normalise", self.width, [x], (2 + statistics) * self.width)
 
     def _block(self, index: int, shape: BlockShape, x: str) -> str:
         x = self._feed_forward(index, shape.ffn_in, x, "feed-forward in")

@@ -91,10 +91,12 @@ def measure(subjects: Sequence[Subject], report: Report | None = None) -> list[d
 
 
 def estimated(subject: Subject) -> dict[str, Times]:
-    """The times of each size on an NPU, as its compiler estimates them: no calls were made."""
+    """The times of each size on an NPU, as its compiler estimates them, if it does: no calls were made."""
     shift_ms, found = subject.info.config.features.frame_shift_ms, {}
     for size in SIZES:
-        taken = subject.estimated_ms(size) or math.nan
+        taken = subject.estimated_ms(size)
+        if taken is None:
+            continue
         found[size] = Times(taken, taken, taken, 0, 0, False, taken / (subject.frames(size) * shift_ms))
     return found
 

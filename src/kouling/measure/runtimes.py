@@ -1,7 +1,7 @@
 """The runtimes that can be measured, each behind the same calls. Another one is a `Runtime` in `RUNTIMES`.
 
 What `kouling export` makes of a model for another runtime is a bundle, whose `model.json` says for which. An NPU's is
-not run here: its figures are its compiler's estimates.
+not run here: its figures are its compiler's estimates, and of what the compiler does not say there are none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kouling import recognizer
 from kouling.checkpoint import ModelInfo
-from kouling.deploy import engine, ethos_u
+from kouling.deploy import engine, ethos_u, rknn
 from kouling.deploy.graph import Description
 from kouling.deploy.onnx import OnnxRunner
 from kouling.measure import arena, footprint
@@ -75,6 +75,24 @@ def _plan_ethos_u(path: Path, opened: Any, frames: int) -> Plan:
     return replace(counted, buffers=(sram,), model_bytes=told["storage_bytes"])
 
 
+def _plan_rknn(path: Path, opened: Any, frames: int) -> Plan:
+    told = json.loads((path.parent / rknn.REPORT).read_text())
+    counted = _plan_bundle(path, opened, frames)
+    internal = Buffer("internal memory", ACTIVATION, told["internal_bytes"], 0, len(counted.operations) - 1)
+    return replace(counted, buffers=(internal,), model_bytes=told["weight_bytes"])
+
+
+@dataclass(frozen=True)
+class Described:
+    """A bundle that is not run: RKNN Toolkit's simulator takes an environment of its own, and knows no time."""
+
+    description: Description
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.description.info
+
+
 def _bundle(name: str, target: str, module: str, plan: Any = _plan_bundle, estimates: str = "") -> Runtime:
     install = f"pip install 'kouling[{target}]'"
     export = f"kouling export {{}} --target {target} -o DIR"
@@ -114,6 +132,10 @@ RUNTIMES = {
         _bundle("executorch", "executorch", "executorch"),
         _bundle("ethos-u", "ethos-u", "ai_edge_litert", _plan_ethos_u, ethos_u.REPORT),
         _bundle("executorch-ethos-u", "executorch-ethos-u", "torchao", _plan_ethos_u, ethos_u.REPORT),
+        replace(
+            _bundle("rknn", "rknn", "kouling", _plan_rknn, rknn.REPORT),
+            open=lambda path: Described(Description.load(path)),
+        ),
         Runtime(
             "torch",
             "model.safetensors",
@@ -163,9 +185,9 @@ class Subject:
         return told
 
     def estimated_ms(self, size: str) -> float | None:
-        """What a call takes on an NPU; None where it can be measured."""
-        told = self._estimates
-        return told["time_ms"] * self.frames(size) / self.opened.description.frames if told else None
+        """What a call takes on an NPU; None where it can be measured, or its compiler does not say."""
+        time_ms = (self._estimates or {}).get("time_ms")
+        return None if time_ms is None else time_ms * self.frames(size) / self.opened.description.frames
 
     def plan(self, size: str) -> Plan:
         return self.runtime.plan(self.path, self.opened, self.frames(size))

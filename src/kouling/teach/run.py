@@ -35,7 +35,7 @@ COMMANDS_FILE = "commands.toml"
 # Of the model file of a size; with what a stream remembers, 500 KB in all.
 MOST_BYTES = {"small": 448_000}
 STATE = {"small": "bfloat16", "base": "float"}
-CALIBRATION_WORDS = 120  # in the scenes by which errors of rounding are weighed
+CALIBRATION_SCENES = 28  # of the first shape, by which errors of rounding are weighed
 # An hour. Orders are listened to behind a wake word or a button; a wake word all day.
 FALSE_ALARMS = {"phrases": 0.5, "grammar": 10.0}
 RUNS = 2  # whose weights are averaged; by words one, as runs in which less is frozen go too far apart
@@ -144,8 +144,7 @@ def teach(asked: Asked, cache: Path, report: Callable[[str], None] = lambda line
     info, weights = checkpoint.load(best)
     if size in MOST_BYTES:
         report("rounding to 8 and 4 bits")
-        share = min(CALIBRATION_WORDS / sum(map(len, scenes.words.values())), 1.0)
-        features = scenes.draw_epoch(0, share)[0].features.astype(np.float32)
+        features = some_scenes(scenes)
         weights = quantize.quantize(quantize.Mixed(max_bytes=MOST_BYTES[size]), info, weights, features)
     report("choosing thresholds")
     decoder = DECODER if plan.by_phrase else {**DECODER, **BY_WORDS}
@@ -199,6 +198,15 @@ def trained(recipe: Recipe, work: Path, cache: Path, scenes: SceneMaker | None =
     trainer = Trainer(recipe, [Path(".")], work / f"run-{identity(recipe)}", cache, scenes=scenes)
     trainer.run()
     return trainer
+
+
+def some_scenes(scenes: SceneMaker) -> NDArray[np.float32]:
+    """(R, T, M) features of what was learned from, R about CALIBRATION_SCENES."""
+    shape = scenes.recipe.scenes[0]
+    of_all = shape.share / sum(each.share for each in scenes.recipe.scenes)
+    words = CALIBRATION_SCENES * shape.slots / of_all
+    share = min(words / sum(map(len, scenes.words.values())), 1.0)
+    return scenes.draw_epoch(0, share)[0].features.astype(np.float32)
 
 
 def told_by(model: Path) -> Callable[[NDArray[np.int16], Sequence[str]], str | None]:
