@@ -132,7 +132,10 @@ def test_every_key_survives_toml(tmp_path: Path) -> None:
     """None of these values is that of the preset `base`, which fills in what is missing."""
     changed = Config(
         FeatureConfig(frame_length_ms=32, num_mels=40, low_hz=60.5, high_hz=4000.0, log_floor=-1.5, log_scale=3e-7),
-        EncoderConfig(3, 6, 96, 7, 2, 12, 1, 4, 16, 80, 8, "local", 40, [1, 2, 3], [5, 6, 7, 8, 9, 10], [11, 12, 13]),
+        EncoderConfig(
+            *(3, 6, 96, 7, 2, 12, 1, 4, 16, 80, 8, "local", 40, "batch"),
+            *([1, 2, 3], [5, 6, 7, 8, 9, 10], [11, 12, 13]),
+        ),
         max_command_duration_s=2.5,
     )
     fixed = {"sample_rate_hz", "frame_shift_ms"}  # have one allowed value
@@ -251,6 +254,7 @@ def test_an_impossible_combination_is_refused_with_the_nearest_possible(
         ("encoder", "subsampling", 0, "1 or more"),
         ("encoder", "conv_kernel_size", 1, "2 or more"),
         ("encoder", "attention", "global", "windowed"),
+        ("encoder", "norm", "group", "layer, batch"),
         ("features", "sample_rate_hz", 8000, "16000"),
         ("features", "frame_shift_ms", 20, "10"),
         ("features", "frame_length_ms", 9, "10 to 32"),

@@ -48,6 +48,7 @@ SMALL_CONFIGS = {
     "shortest-memory": Config(FeatureConfig(num_mels=16), EncoderConfig(1, 1, 8, 2, 1, 2, 0, 2, 3, 3, 2)),
     "local": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 8, 40, 4, "local", 13)),
     "linear": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 8, 40, 4, "linear")),
+    "batch-norm": Config(FeatureConfig(num_mels=16), EncoderConfig(2, 2, 16, 4, 2, 4, 1, 4, 8, 40, 4, norm="batch")),
     "pruned": Config(
         FeatureConfig(num_mels=16),
         EncoderConfig(

@@ -53,10 +53,6 @@ class FrameNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        if self.training and not self.weight.requires_grad:  # frozen, or folded into the layer behind it
-            return F.batch_norm(x.flatten(0, 1), self.running_mean, self.running_var, self.weight, self.bias).view(
-                x.shape
-            )
         return super().forward(x.flatten(0, 1)).view(x.shape)
 
 

@@ -133,7 +133,8 @@ def test_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
         (["measure", "--latency", "-1ms"], "allowed: a time above 0"),
         (
             ["measure", "--runtime", "abacus"],
-            "allowed: engine, onnx, onnx-bundle, litert, openvino, executorch, ethos-u, executorch-ethos-u, rknn, torch",
+            "allowed: engine, onnx, onnx-bundle, litert, openvino, executorch, ethos-u, executorch-ethos-u, rknn, "
+            "torch",
         ),
         (["measure", "--model", "nobody"], "no model 'nobody'"),
         (["measure", "--data", "/nowhere"], "no such folder"),

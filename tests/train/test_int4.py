@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,16 @@ def test_a_run_learns_on_its_grids_and_saves_what_lies_on_them(train: Train) -> 
         np.testing.assert_array_equal(saved[key], tensor.numpy())  # grids are fixed
     norms = [norm for norm in map(grid.norm_before, grid.layers(saved)) if norm]
     assert norms and all(grid.is_folded(saved, norm) for norm in norms)
+
+
+def test_batch_normalisation_in_the_weights_stays_there(train: Train, tiny_recipe: MakeRecipe) -> None:
+    encoder = {**asdict(tiny_recipe().config.encoder), "norm": "batch"}
+    trainer = train(config={"features": {"num_mels": 16}, "encoder": encoder})
+    trainer.run()
+    _, saved = checkpoint.load(trainer.out / "model.safetensors")
+    norms = [norm for norm in map(grid.norm_before, grid.layers(saved)) if norm]
+    assert f"{norms[0]}.running_mean" in saved and all(grid.is_folded(saved, norm) for norm in norms)
+    assert off_grid(saved) == []
 
 
 def test_evaluation_is_of_the_weights_that_are_saved(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

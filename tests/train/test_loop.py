@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -456,6 +457,25 @@ def test_start_from_copies_the_encoder_and_the_rows_of_shared_units(
         }
         for row, expected in rows.items():
             torch.testing.assert_close(new[key][row], expected, rtol=0, atol=0)
+
+
+def test_layer_normalisation_starts_batch_normalisation_that_hears_the_same(
+    initial: Callable[..., tuple[Path, Encoder]], tiny_recipe: MakeRecipe
+) -> None:
+    units = (BLANK, UNKNOWN, "rise", "hum")
+    path, old = initial(units)
+    config = tiny_recipe().config
+    model = Encoder(replace(config, encoder=replace(config.encoder, norm="batch")), len(units)).eval()
+    features = torch.rand(8, 200, config.features.num_mels)
+    start_from(model, units, [path], lambda: [features])
+    old.eval()
+    with torch.no_grad():
+        wanted, found = (each(features, each.initial_state(8))[0].exp() for each in (old, model))
+    assert (wanted - found).abs().mean() < 0.1 * wanted.std()  # with the weights as they were, 0.5
+    weights = {k: v.numpy() for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    checkpoint.save(path, checkpoint.ModelInfo("initial", "en", model.config, units), weights)
+    with pytest.raises(ValueError, match=r"its [\w.]+ does not fit the encoder of this recipe"):  # nor back again
+        start_from(Encoder(config, len(units)), units, [path])
 
 
 def test_several_checkpoints_start_as_their_mean(

@@ -26,7 +26,7 @@ from kouling import checkpoint
 from kouling.checkpoint import ModelInfo
 from kouling.commands import BLANK, UNKNOWN
 from kouling.config import EncoderConfig
-from kouling.encoder import Encoder, EncoderState, Window
+from kouling.encoder import Encoder, EncoderState, FrameNorm, Window
 from kouling.train import int4, precision
 from kouling.train.ahead import drawn_ahead
 from kouling.train.augment import add_noise_features, filter_features, mask_features, warp_features
@@ -39,6 +39,19 @@ from kouling.train.recipe import Recipe, Training
 from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
 from kouling.train.zeros import clear_gradients, kept_weights
+
+STATISTICS_WORDS = 600  # in the scenes from which statistics are taken
+
+
+def some_features(scenes: SceneMaker) -> list[Tensor]:
+    """Features (R, T, M) of some scenes of each shape."""
+    share = min(STATISTICS_WORDS / sum(map(len, scenes.words.values())), 1.0)
+    return [torch.from_numpy(batches.features).float() for batches in scenes.draw_epoch(0, share)]
+
+
+def is_folded(module: torch.nn.Module) -> bool:
+    """Whether it is a batch normalisation that int4 weights have taken in."""
+    return isinstance(module, FrameNorm) and not module.weight.requires_grad
 
 
 class Trainer:
@@ -67,13 +80,23 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.device = precision.device_called(device)
         self.model = Encoder(recipe.config, len(self.units), recipe.training.dropout)
+        loaded = scenes
+
+        def all_scenes() -> SceneMaker:
+            nonlocal loaded
+            loaded = loaded or SceneMaker(recipe, self.units, folders, cache)
+            return loaded
+
         if recipe.initial:
-            start_from(self.model, self.units, [Path(name) for name in recipe.initial])
+            start_from(
+                self.model, self.units, [Path(name) for name in recipe.initial], lambda: some_features(all_scenes())
+            )
         self.model.to(self.device)
         self.frozen = frozen_parts(self.model, recipe.training.frozen_blocks)
         self.int4: int4.Int4Weights | None = None
         if recipe.training.weights == "int4":
             self.int4 = int4.put_on_grids(self.model, [Path(name) for name in recipe.initial])
+            self.frozen += [norm for norm in self.model.modules() if is_folded(norm)]
         # Before `resume`, from the same checkpoints every time. The average of zeros is zero by itself.
         self.kept_weights = kept_weights(self.model) if recipe.training.keep_zeros else {}
         if recipe.training.recompute:
@@ -108,7 +131,7 @@ class Trainer:
             if self.teacher is not None:
                 self.teacher.model.compile(dynamic=False)
             self.model.compile(dynamic=False)  # two shapes of batches, and faster than one that fits all
-        self.scenes = scenes or SceneMaker(recipe, self.units, folders, cache)
+        self.scenes = all_scenes()
         self.valid = self.scenes.validation(recipe.training.validation_s)
         self.draw: Callable[[int], list[Batches]] = partial(self.scenes.epoch, kept=kept)
         last = max(recipe.training.epochs - 1, 0) // recipe.training.reuse
