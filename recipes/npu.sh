@@ -15,7 +15,9 @@ say export "$model" --target ethos-u --levels 31 --recordings "$recordings" -o "
 for accelerator in ethos-u65-256 ethos-u85-256; do
   say export "$model" --target ethos-u --accelerator $accelerator --recordings "$recordings" -o "$out/$model-$accelerator"
 done
-say export "$model" --target ethos-u --accelerator ethos-u85-256 --frames 500 --recordings "$recordings" -o "$out/$model-500"
+step=$(python -c "import sys, kouling; print(kouling.load(sys.argv[1]).info.config.encoder.streaming_step_size)" "$model")
+frames=$(((500 + step - 1) / step * step)) # 5 s, rounded up to whole steps
+say export "$model" --target ethos-u --accelerator ethos-u85-256 --frames "$frames" --recordings "$recordings" -o "$out/$model-500"
 for form in float static 31; do
   say evaluate "$clips" --model "$out/$model-$form" | tail -1
 done

@@ -58,13 +58,13 @@ def test_phrases_of_several_words_are_heard_by_a_model_of_single_words() -> None
 
 @pytest.mark.parametrize("color", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("level", [100.0, 12000.0])
-@pytest.mark.parametrize("model", ["en-commands", "zh-commands", "en-base", "en-small", *TINY])
+@pytest.mark.parametrize("model", ["en-commands", "zh-commands", "en-base", "en-small", "en-small-npu", *TINY])
 def test_steady_noise_is_silence_at_any_volume(model: str, level: float, color: float) -> None:
     samples = noise.to_int16(noise.colored_noise(10 * 16000, color, 1) * np.float32(level))
     assert stream.hear(kouling.load(model), samples) == []
 
 
-@pytest.mark.parametrize("model", ["en-commands", "zh-commands", "en-base", "en-small", *TINY])
+@pytest.mark.parametrize("model", ["en-commands", "zh-commands", "en-base", "en-small", "en-small-npu", *TINY])
 def test_the_step_is_that_of_the_checkpoint(model: str) -> None:
     torch = pytest.importorskip("torch", reason="the checkpoint runs in PyTorch", exc_type=ImportError)
     from kouling.deploy import step
@@ -85,6 +85,6 @@ def test_the_step_is_that_of_the_checkpoint(model: str) -> None:
 
 
 def test_every_shipped_model_has_its_card() -> None:
-    assert set(kouling.model_names()) == {"en-commands", "zh-commands", "en-base", "en-small", *TINY}
+    assert set(kouling.model_names()) == {"en-commands", "zh-commands", "en-base", "en-small", "en-small-npu", *TINY}
     for name in kouling.model_names():
         assert name in recognizer.find_model(name).with_name("card.md").read_text(encoding="utf-8")

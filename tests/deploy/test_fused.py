@@ -18,7 +18,7 @@ from kouling.deploy.graph import Graph, log_softmax
 from kouling.features import LogMel
 
 ROOT = Path(__file__).parents[2]
-MODELS = ("en-small", "en-commands-tiny", "zh-commands-tiny")
+MODELS = ("en-small", "en-small-npu", "en-commands-tiny", "zh-commands-tiny")
 
 
 def checkpoint_of(model: str) -> Path:

@@ -15,7 +15,7 @@ from kouling.deploy import engine, grid, model_file
 from kouling.deploy.grid import GROUP, Grid
 
 Weights = dict[str, NDArray[Any]]
-MODELS = ["en-small", "en-commands"]
+MODELS = ["en-small", "en-small-npu", "en-commands"]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
