@@ -51,7 +51,7 @@ amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h
 sizes: $(DEMO)  ## code, model and RAM bytes on microcontrollers, with whichever cross compilers and QEMU are here
 	@.venv/bin/python engine/sizes.py
 
-bench: $(BENCH)  ## set up .venv-bench, then the engine against ONNX Runtime, LiteRT and ExecuTorch (Linux)
+bench: $(BENCH)  ## set up .venv-bench, then the engine against ONNX Runtime, LiteRT, OpenVINO and ExecuTorch (Linux)
 	.venv-bench/bin/python -m bench
 
 live: $(BENCH)  ## 2,000 live streams at once, and the time of a step over an hour (Linux)

@@ -1,4 +1,4 @@
-"""`make bench`: the C engine against ONNX Runtime, LiteRT and ExecuTorch on the same models, on one core, by turns.
+"""`make bench`: the C engine against the other runtimes on the same models, on one core, by turns.
 
 Writes bench.json, bench.md and bench.png into build/bench, and shows the tables. BENCH_ROUNDS (30) and BENCH_CORE (the
 last one) in the environment change how long it takes and where it runs. Ends with 1 where an answer was wrong.
@@ -35,7 +35,16 @@ OUTPUT = ROOT / "build" / "bench"
 TURN_NS = 25e6  # what a variant gets in a round, about
 MOST_CALLS = 200
 FLOOR_ROUNDS = 5  # every so many rounds, what the core can do at most
-PACKAGES = ("kouling", "torch", "onnxruntime", "ai-edge-litert", "litert-torch", "ai-edge-quantizer", "executorch")
+PACKAGES = (
+    "kouling",
+    "torch",
+    "onnxruntime",
+    "ai-edge-litert",
+    "litert-torch",
+    "ai-edge-quantizer",
+    "openvino",
+    "executorch",
+)
 Found = TypeVar("Found")
 
 

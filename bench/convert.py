@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,8 +31,12 @@ from kouling import encoder, recognizer
 
 CALIBRATION_CALLS = 64  # of the step, for static int8
 ROOT = Path(__file__).parent.parent
-SUFFIXES = {"ONNX Runtime": ".onnx", "LiteRT": ".tflite", "ExecuTorch": ".pte"}
-EXPORTERS = ("torch", "onnxruntime", "onnxscript", "litert-torch", "ai-edge-quantizer", "executorch", "torchao")
+SUFFIXES = {"ONNX Runtime": ".onnx", "LiteRT": ".tflite", "ExecuTorch": ".pte", "OpenVINO": ".xml"}
+UNFINISHED = "-unfinished"
+EXPORTERS = (
+    *("torch", "onnxruntime", "onnxscript", "litert-torch", "ai-edge-quantizer", "executorch", "torchao"),
+    *("openvino", "nncf"),
+)
 Files = dict[tuple[str, str, str], Path]  # graph, runtime, scheme
 
 
@@ -49,6 +54,20 @@ def onnx(graph: Graph, output: Path, scheme: str, whole: Path) -> None:
     quant_pre_process(whole, output, skip_symbolic_shape=True, skip_optimization=True)
     kinds = ["MatMul", "Gemm"]
     quantize_dynamic(output, output, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=kinds)
+
+
+def openvino(graph: Graph, output: Path, scheme: str, whole: Path) -> None:
+    """Two files: the weights lie beside the graph, under the name that it ends up with."""
+    import nncf
+    import openvino as ov
+
+    with tempfile.TemporaryDirectory() as folder:
+        onnx(graph, Path(folder) / "float.onnx", "float", whole)
+        model = ov.convert_model(Path(folder) / "float.onnx")
+        if scheme != "float":
+            model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+        kept = output.with_stem(output.stem.removesuffix(UNFINISHED))
+        ov.serialize(model, output, kept.with_suffix(".bin"))
 
 
 def litert(graph: Graph, output: Path, scheme: str, whole: Path) -> None:
@@ -116,7 +135,7 @@ def calibration(graph: Graph) -> Iterator[list[Tensor]]:
             _, *state = graph.module(features[None], *state)
 
 
-CONVERTERS = {"ONNX Runtime": onnx, "LiteRT": litert, "ExecuTorch": executorch}
+CONVERTERS = {"ONNX Runtime": onnx, "LiteRT": litert, "ExecuTorch": executorch, "OpenVINO": openvino}
 
 
 def all_of(every: list[Graph], variants: list[Variant], folder: Path, failures: dict[str, str]) -> Files:
@@ -174,7 +193,7 @@ def main() -> None:
     errors = {}
     for scheme in schemes:
         output, whole = (path_of(Path(folder), model, kind, runtime, each, digest) for each in (scheme, "float"))
-        unfinished = output.with_stem(f"{output.stem}-unfinished")
+        unfinished = output.with_stem(output.stem + UNFINISHED)
         try:
             if not output.exists():
                 CONVERTERS[runtime](graph, unfinished, scheme, whole)

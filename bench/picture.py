@@ -12,7 +12,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from bench.report import KINDS, calls, figures, time
 from bench.result import ENGINE, Floor, Result, Row
 
-COLORS = {ENGINE: "#c2410c", "ONNX Runtime": "#2563eb", "LiteRT": "#0f766e", "ExecuTorch": "#7c3aed"}
+COLORS = {
+    ENGINE: "#c2410c",
+    "ONNX Runtime": "#2563eb",
+    "LiteRT": "#0f766e",
+    "ExecuTorch": "#7c3aed",
+    "OpenVINO": "#0891b2",
+}
 UNCOUNTED = "#9ca3af"
 
 

@@ -45,6 +45,8 @@ VARIANTS = [
     Variant("LiteRT", "float", "Python", "in fp16"),
     Variant("LiteRT", "dynamic int8", "Python"),
     Variant("LiteRT", "dynamic int8", "Python", "in fp16"),
+    Variant("OpenVINO", "float", "Python"),
+    Variant("OpenVINO", "dynamic int8", "Python"),
     Variant("ExecuTorch", "float", "C++"),
     Variant("ExecuTorch", "dynamic int8", "C++"),
     Variant("ExecuTorch", "static int8", "C++"),
@@ -136,6 +138,7 @@ def start(variant: Variant, job: Job, file: Path, programs: Path, core: int, log
         runtime, option = {
             ENGINE: ("engine", f"{mode},{job.subsampling}"),
             "ONNX Runtime": ("ort", ""),
+            "OpenVINO": ("openvino", ""),
             "LiteRT": ("compiled", "fp16") if variant.setting else ("interpreter", ""),
         }[variant.runtime]
         shape = [str(number) for number in (job.frames, job.mels, job.outputs)]
