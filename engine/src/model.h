@@ -7,7 +7,8 @@
 
 #include "floats.h"
 
-#define MODEL_VERSION 2
+#define MODEL_OLDEST 2
+#define MODEL_VERSION 3 /* the first with batch normalisation */
 #define MODEL_ALIGN 64
 #define MODEL_MAX_WINDOW 64 /* feature frames that the stem may hear at once */
 #define MOST_BYTES ((size_t)PTRDIFF_MAX) /* nothing in memory is larger: a length above went wrong, as -1 does */

@@ -125,8 +125,9 @@ static void models(content from) {
         open_change(NULL, from, at, 0xfffffff0, 1, KOULING_CORRUPT);
         open_change(NULL, from, at, 32, 1, KOULING_CORRUPT); /* allowed, but other weights lie there */
     }
-    open_change(NULL, from, 8, MODEL_VERSION - 1, 1, KOULING_OLDER);
+    open_change(NULL, from, 8, MODEL_OLDEST - 1, 1, KOULING_OLDER);
     open_change(NULL, from, 8, 1, 0, KOULING_OLDER); /* whose checksum is none of its business */
+    open_change(NULL, from, 124, NORM_BATCH, 1, KOULING_CORRUPT); /* of a version that knew none */
     EXPECT(kouling_model_open(NULL, from.bytes, from.size), NULL);
     EXPECT(kouling_model_text(&model, &text, &bytes), NULL); /* not opened */
     EXPECT(kouling_shape(&model, &mels, &step, &units), NULL);

@@ -357,7 +357,7 @@ def content() -> bytes:
         (lambda c: c[:19], "the file is cut short"),
         (lambda c: c[:-1], "the file is cut short"),
         (lambda c: c[: len(c) // 2], "the file is cut short"),
-        (lambda c: damaged(c, 8, 3, True), "the file was made by a newer version of kouling"),
+        (lambda c: damaged(c, 8, 4, True), "the file was made by a newer version of kouling"),
         (lambda c: damaged(c, 8, 1, True), "the file was written by an older kouling; export the model again"),
         (lambda c: damaged(c, 5000, 7, False), "the file is damaged"),
         (lambda c: damaged(c, 20, 19, True), "the file is damaged"),  # how many linear layers

@@ -31,7 +31,7 @@ from kouling.recognizer import decoder_of, overlay_decoder, priming
 from kouling.templates import TAIL_S, Templates
 
 MAGIC = b"KOULING\0"
-VERSION = 2
+VERSION, WITH_BATCH_NORM = 2, 3  # one without is what it always was
 ALIGN = 64
 HEADER_BYTES = 128
 COMMANDS_MAGIC = b"KLWORDS\0"
@@ -100,7 +100,8 @@ def pack(
     header = struct.pack(f"<{len(fields)}I2f{len(sections)}I", *fields, *log, *sections)
     header += struct.pack("<3If", before, STATES[state], packer.unrounded == "bfloat16", level)
     header += struct.pack("<I", NORMS[encoder.norm])
-    return _file(MAGIC, VERSION, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
+    version = WITH_BATCH_NORM if NORMS[encoder.norm] else VERSION
+    return _file(MAGIC, version, header.ljust(HEADER_BYTES - 20, b"\0") + layers + tables + body + own + _aligned(text))
 
 
 def pack_commands(info: ModelInfo, command_set: CommandSet) -> bytes:
