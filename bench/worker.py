@@ -88,6 +88,7 @@ class OpenVino:
             for index, array in enumerate([self.log_probs, *states[1 - now]][: len(compiled.outputs)]):
                 request.set_output_tensor(index, ov.Tensor(array, shared_memory=True))
             self.requests.append(request)
+        self.kept = states  # OpenVINO does not keep what it is given
         self.state, self.beginning, self.turn = states[0], beginning, 0
 
     def reset(self) -> None:

@@ -217,7 +217,8 @@ kouling_status kouling_model_open(kouling_model *model, const void *data, size_t
                       within(m->stem_layers, 0, 64, 1) && within(m->subsampling, 1, MODEL_MAX_WINDOW, 1) &&
                       m->lookahead <= MODEL_MAX_WINDOW - m->subsampling &&
                       within(m->step_frames, 1, KOULING_MAX_FRAMES, 1) && (m->attention == ATTENTION_LINEAR ? !m->left_context : within(m->left_context, 1, 4096, 1)) &&
-                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_INT8 && m->taps <= TAPS_BFLOAT16 && m->norm <= (m->version > MODEL_OLDEST ? NORM_BATCH : NORM_LAYER) && m->log_scale > 0 &&
+                      within(m->units, 2, 65536, 1) && m->priming_frames <= 65536 && m->state <= STATE_INT8 && m->taps <= TAPS_BFLOAT16 && m->log_scale > 0 &&
+                      m->norm <= (m->version > MODEL_OLDEST ? NORM_BATCH : NORM_LAYER) &&
                       m->priming_level >= 0 && m->priming_level <= 10 &&
                       m->linears == LINEARS_OF_STEM + m->stem_layers + LINEARS_OF_BLOCK * m->layers + 1;
     if (!shape) return KOULING_CORRUPT;

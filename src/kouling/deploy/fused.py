@@ -2,9 +2,9 @@
 
 What exporters and NPU compilers do not do by themselves is done here, each as a function of its own:
 
-- `fold_norm`: gain and bias of a normalisation, and any factor of the output, into the linear layer behind it; of batch
-  normalisation in the place of layer normalisation nothing else is left, and behind the stem and a block a factor and a
-  sum (`Affine`), or none;
+- `fold_norm`: gain and bias of a normalisation, and any factor of the output, into the linear layer behind it. Of batch
+  normalisation in the place of layer normalisation nothing else is left; behind the stem and each block, where no linear
+  layer takes it in, a factor and a sum (`Affine`);
 - `fold_batch_norm`: batch normalisation into the depthwise convolution;
 - `halved`: the half with which a block takes its feed-forward modules, into weights;
 - queries, keys and values are one product, and the scale of the scores lies in the queries' weights;
