@@ -3,8 +3,8 @@
 What exporters and NPU compilers do not do by themselves is done here, each as a function of its own:
 
 - `fold_norm`: gain and bias of a normalisation, and any factor of the output, into the linear layer behind it. Of batch
-  normalisation in the place of layer normalisation nothing else is left; behind the stem and each block, where no linear
-  layer takes it in, a factor and a sum (`Affine`);
+  normalisation in the place of layer normalisation nothing else is left; behind the stem and each block, where it meets
+  no linear layer, a factor and a sum (`Affine`);
 - `fold_batch_norm`: batch normalisation into the depthwise convolution;
 - `halved`: the half with which a block takes its feed-forward modules, into weights;
 - queries, keys and values are one product, and the scale of the scores lies in the queries' weights;
