@@ -34,6 +34,7 @@ from kouling.train.curves import best_of, plot
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.initial import frozen_parts, parameter_groups, start_from
 from kouling.train.objective import accuracy, carried, map_state, of_labels, per_word
+from kouling.train.offsets import without_offsets
 from kouling.train.precision import put
 from kouling.train.recipe import Recipe, Training
 from kouling.train.recompute import recompute_blocks
@@ -200,9 +201,12 @@ class Trainer:
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, rounded to float16: that is the model, in every form of it. With int4 grids, if any."""
+        averaged = self.averaged_on_grids()
+        if self.int4 is None:  # normalisations that grids have taken in stay as they are
+            averaged = without_offsets(averaged, self.recipe.config.encoder)
         rounded = {
             k: (v.half() if v.is_floating_point() else v).cpu().numpy()
-            for k, v in self.averaged_on_grids().items()
+            for k, v in averaged.items()
             if not k.endswith("num_batches_tracked")
         }
         return rounded if self.int4 is None else {**rounded, **self.int4.tensors()}
