@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from kouling import audio, checkpoint, grammar, recognizer
 from kouling.cli import main
 from kouling.teach import lesson, run
+from kouling.train.recipe import Scenes
 from kouling.train.speak import BACKENDS, Texts
 from tests.teach.conftest import spoken
 
@@ -236,6 +239,21 @@ def test_without_a_synthesiser_the_error_says_how_to_get_one(tones: Path, capsys
     for engine, said in (("piper", "pip install piper-tts"), ("nobody", "allowed: espeak-ng, flite")):
         assert main(["teach", str(tones / "set.toml"), "-o", str(tones / "model"), "--voices", engine]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "shapes", [(Scenes(3, 1.5, 0.7), Scenes(1, 3.0, 0.3)), (Scenes(4, 1.3, 0.3), Scenes(1, 6.0, 0.7))]
+)
+def test_rounding_is_weighed_by_as_many_scenes_whatever_their_shape(shapes: tuple[Scenes, ...]) -> None:
+    class Drawn:
+        recipe = SimpleNamespace(scenes=shapes)
+        words: ClassVar[dict[int, list[int]]] = {2: [0] * 4000, 3: [0] * 1000}
+
+        def draw_epoch(self, seed: int, share: float) -> list[SimpleNamespace]:
+            rows = round(share * 5000 * shapes[0].share / shapes[0].slots)
+            return [SimpleNamespace(features=np.zeros((rows, 150, 64), np.float16))]
+
+    assert len(run.some_scenes(Drawn())) == run.CALIBRATION_SCENES  # type: ignore[arg-type]
 
 
 def test_enrolled_recordings_are_left_out_of_what_is_taught() -> None:
