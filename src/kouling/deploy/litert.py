@@ -33,6 +33,7 @@ FILE = "step.tflite"
 INSTALL = "pip install 'kouling[litert]'"
 SCHEMES = (FLOAT, DYNAMIC, STATIC)
 CALIBRATION_CALLS = 500
+SATURATED = 12.0  # a sigmoid of this is one but for 6e-6; int8 has steps of 4e-3
 
 
 def convert(graph: Graph, scheme: str, features: NDArray[np.float32] | None, folder: Path) -> Written:
@@ -154,4 +155,31 @@ def _ranges(path: Path, rules: Any, graph: Graph, features: NDArray[np.float32] 
         lowest, highest = min(each["min"] for each in ranges), max(each["max"] for each in ranges)
         for each in ranges:
             each["min"], each["max"] = lowest, highest
+    for name, both in sigmoids(path).items():
+        found[name]["min"] = np.maximum(found[name]["min"], -SATURATED)
+        if both:
+            found[name]["max"] = np.minimum(found[name]["max"], SATURATED)
+    return found
+
+
+def sigmoids(path: Path) -> dict[str, bool]:
+    """The tensors of a .tflite file that nothing reads but a sigmoid, or a sigmoid and its product with them (SiLU):
+    where they are far below 0 it makes no difference how far, and without such a product nor where they are far above
+    (True)."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    (part,) = model.subgraphs
+    found = {}
+    for operator in part.operators:
+        if codes[operator.opcodeIndex] != schema.BuiltinOperator.LOGISTIC:
+            continue
+        (given,), (made,) = operator.inputs, operator.outputs
+        others = [each for each in part.operators if given in each.inputs and each is not operator]
+        silu = [
+            each for each in others if made in each.inputs and codes[each.opcodeIndex] == schema.BuiltinOperator.MUL
+        ]
+        if given not in part.outputs and len(others) == len(silu):
+            found[part.tensors[given].name.decode()] = not silu
     return found
