@@ -12,7 +12,7 @@ import pytest
 
 from kouling import audio, recognizer
 from kouling.cli import main
-from kouling.deploy import bundle, ethos_u
+from kouling.deploy import bundle, ethos_u, litert
 from kouling.deploy.graph import BundleRunner, Description
 from kouling.deploy.speech import made_up
 from tests.spoken import ORDERS, copy_recordings, heard
@@ -48,6 +48,19 @@ def test_a_bundle_hears_what_the_model_hears(scheme: str, tmp_path: Path) -> Non
     told = Description.load(out / "model.json")
     assert told.copied and told.scheme == scheme
     assert {each.name for each in out.iterdir()} >= {"README.md", "card.md", "parity.py", "frontend.kouling", "golden"}
+
+
+def test_int8_covers_no_numbers_that_a_sigmoid_cannot_tell_apart(compiled: Path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    read = litert.sigmoids(compiled / "step.tflite")
+    assert set(read.values()) == {True, False}  # gates, and numbers that are multiplied with their own sigmoid
+    interpreter = Interpreter(model_path=str(compiled / "step.tflite"))
+    found = {each["name"]: each["quantization"] for each in interpreter.get_tensor_details()}
+    for name, both in read.items():
+        scale, zero = found[name]
+        assert scale * (-128 - zero) >= -1.05 * litert.SATURATED
+        assert not both or scale * (127 - zero) <= 1.05 * litert.SATURATED
 
 
 def test_every_operator_runs_on_the_npu_within_its_memory(compiled: Path) -> None:
