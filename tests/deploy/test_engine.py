@@ -175,7 +175,7 @@ def test_heads_and_channels_of_any_number_are_run(
 
 # Shapes: what pruning leaves, and kinds of attention
 
-NUMBERS = {"float": 110, "int8": 35, "int4": 14}  # dB, of random weights
+NUMBERS = {"float": 110, "int8": 35, "int4": 18}  # dB, of random weights
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,9 @@ def test_blocks_of_any_shape_are_run(
     samples = voice(96000, 1)
     expected = torch_log_probs(shaped_model(shape), samples)
     found = shaped(shape, weights).recognizer().log_probs(samples)
-    assert expected.std() > 1 and signal_to_noise_db(expected, found) > NUMBERS[weights]
+    # Random weights without layer normalisation grow from block to block, and their errors with them.
+    less = 4 if shape == "batch normalisation" and weights == "int4" else 0
+    assert expected.std() > 1 and signal_to_noise_db(expected, found) > NUMBERS[weights] - less
     brief = shaped(shape, weights, "bfloat16").recognizer().log_probs(samples)
     assert (
         40 < signal_to_noise_db(found, brief) < 90

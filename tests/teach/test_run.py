@@ -6,7 +6,6 @@ import json
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -247,10 +246,9 @@ def test_without_a_synthesiser_the_error_says_how_to_get_one(tones: Path, capsys
 def test_rounding_is_weighed_by_as_many_scenes_whatever_their_shape(shapes: tuple[Scenes, ...]) -> None:
     class Drawn:
         recipe = SimpleNamespace(scenes=shapes)
-        words: ClassVar[dict[int, list[int]]] = {2: [0] * 4000, 3: [0] * 1000}
 
-        def draw_epoch(self, seed: int, share: float) -> list[SimpleNamespace]:
-            rows = round(share * 5000 * shapes[0].share / shapes[0].slots)
+        def some(self, words: float) -> list[SimpleNamespace]:
+            rows = round(words * shapes[0].share / shapes[0].slots)
             return [SimpleNamespace(features=np.zeros((rows, 150, 64), np.float16))]
 
     assert len(run.some_scenes(Drawn())) == run.CALIBRATION_SCENES  # type: ignore[arg-type]

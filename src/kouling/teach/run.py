@@ -204,9 +204,7 @@ def some_scenes(scenes: SceneMaker) -> NDArray[np.float32]:
     """(R, T, M) features of what was learned from, R about CALIBRATION_SCENES."""
     shape = scenes.recipe.scenes[0]
     of_all = shape.share / sum(each.share for each in scenes.recipe.scenes)
-    words = CALIBRATION_SCENES * shape.slots / of_all
-    share = min(words / sum(map(len, scenes.words.values())), 1.0)
-    return scenes.draw_epoch(0, share)[0].features.astype(np.float32)
+    return scenes.some(CALIBRATION_SCENES * shape.slots / of_all)[0].features.astype(np.float32)
 
 
 def told_by(model: Path) -> Callable[[NDArray[np.int16], Sequence[str]], str | None]:

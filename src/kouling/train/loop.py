@@ -44,17 +44,6 @@ from kouling.train.zeros import clear_gradients, kept_weights
 STATISTICS_WORDS = 600  # in the scenes from which statistics are taken
 
 
-def some_features(scenes: SceneMaker) -> list[Tensor]:
-    """Features (R, T, M) of some scenes of each shape."""
-    share = min(STATISTICS_WORDS / sum(map(len, scenes.words.values())), 1.0)
-    return [torch.from_numpy(batches.features).float() for batches in scenes.draw_epoch(0, share)]
-
-
-def is_folded(module: torch.nn.Module) -> bool:
-    """Whether it is a batch normalisation that int4 weights have taken in."""
-    return isinstance(module, FrameNorm) and not module.weight.requires_grad
-
-
 class Trainer:
     """One run in the folder `out`: `state.pt` to go on from, `model.safetensors` (averaged weights), log and curves."""
 
@@ -88,16 +77,18 @@ class Trainer:
             loaded = loaded or SceneMaker(recipe, self.units, folders, cache)
             return loaded
 
+        def heard() -> list[Tensor]:
+            return [torch.from_numpy(each.features).float() for each in all_scenes().some(STATISTICS_WORDS)]
+
         if recipe.initial:
-            start_from(
-                self.model, self.units, [Path(name) for name in recipe.initial], lambda: some_features(all_scenes())
-            )
+            start_from(self.model, self.units, [Path(name) for name in recipe.initial], heard)
         self.model.to(self.device)
         self.frozen = frozen_parts(self.model, recipe.training.frozen_blocks)
         self.int4: int4.Int4Weights | None = None
         if recipe.training.weights == "int4":
             self.int4 = int4.put_on_grids(self.model, [Path(name) for name in recipe.initial])
-            self.frozen += [norm for norm in self.model.modules() if is_folded(norm)]
+            norms = [module for module in self.model.modules() if isinstance(module, FrameNorm)]
+            self.frozen += [norm for norm in norms if not norm.weight.requires_grad]  # which the grids have taken in
         # Before `resume`, from the same checkpoints every time. The average of zeros is zero by itself.
         self.kept_weights = kept_weights(self.model) if recipe.training.keep_zeros else {}
         if recipe.training.recompute:

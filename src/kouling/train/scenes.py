@@ -242,6 +242,10 @@ class SceneMaker:
             batches.append(self.render(rng, rows, speech_rows, shape))
         return batches
 
+    def some(self, words: float) -> list[Batches]:
+        """About so many words of the first epoch, in scenes of each shape."""
+        return self.draw_epoch(0, min(words / sum(map(len, self.words.values())), 1.0))
+
     def render(self, rng: np.random.Generator, rows: list[list[Slot]], speech_rows: int, shape: Scenes) -> Batches:
         count = len(rows) + speech_rows
         slot_length = round(shape.slot_s * SAMPLE_RATE_HZ)
