@@ -78,8 +78,15 @@ class Stem(nn.Module):
             nn.Conv2d(channels, channels, (1, 3), padding=(0, 1)) for _ in range(config.stem_layers)
         )
         self.mix = nn.Conv2d(channels, channels, (1, 3), stride=(1, 2), padding=(0, 1))
+        # Nothing, unless training puts a normalisation behind each convolution; it is gone when a model is saved.
+        self.batch_norms = nn.ModuleList(nn.Identity() for _ in range(config.stem_layers + 2))
         self.project = nn.Linear(channels * (num_mels // 4), config.hidden_size)
         self.norm = normalization(config)
+
+    def convolutions(self) -> dict[str, nn.Conv2d]:
+        """By name, in the order in which they run."""
+        further = {f"deepen.{i}": layer for i, layer in enumerate(self.deepen) if isinstance(layer, nn.Conv2d)}
+        return {"patch": self.patch, **further, "mix": self.mix}
 
     def forward(self, features: Tensor, tail: Tensor, lookahead: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """features: (B, T, M), tail: (B, context, M) -> (B, T / subsampling, D), new tail.
@@ -87,10 +94,11 @@ class Stem(nn.Module):
         lookahead: that of a `Window`.
         """
         frames = torch.cat([tail, features], dim=1)
-        x = F.silu(self.look(frames[:, None], lookahead))  # (B, C, N, M / 2)
-        for layer in self.deepen:
-            x = x + F.silu(layer(x))
-        x = F.silu(self.mix(x))  # (B, C, N, M / 4)
+        first, *further, last = self.batch_norms
+        x = F.silu(first(self.look(frames[:, None], lookahead)))  # (B, C, N, M / 2)
+        for layer, norm in zip(self.deepen, further, strict=True):
+            x = x + F.silu(norm(layer(x)))
+        x = F.silu(last(self.mix(x)))  # (B, C, N, M / 4)
         x = self.project(x.transpose(1, 2).flatten(2))
         return self.norm(x), frames[:, frames.shape[1] - self.context :]
 

@@ -39,6 +39,7 @@ from kouling.train.precision import put
 from kouling.train.recipe import Recipe, Training
 from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
+from kouling.train.stem_norm import folded, normalize_stem
 from kouling.train.zeros import clear_gradients, kept_weights
 
 STATISTICS_WORDS = 600  # in the scenes from which statistics are taken
@@ -82,6 +83,8 @@ class Trainer:
 
         if recipe.initial:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial], heard)
+        if recipe.training.stem_norm:
+            normalize_stem(self.model, heard() if recipe.initial else ())
         self.model.to(self.device)
         self.frozen = frozen_parts(self.model, recipe.training.frozen_blocks)
         self.int4: int4.Int4Weights | None = None
@@ -192,7 +195,7 @@ class Trainer:
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, rounded to float16: that is the model, in every form of it. With int4 grids, if any."""
-        averaged = self.averaged_on_grids()
+        averaged = self.averaged_as_saved()
         if self.int4 is None:  # normalisations that grids have taken in stay as they are
             averaged = without_offsets(averaged, self.recipe.config.encoder)
         rounded = {
@@ -202,8 +205,10 @@ class Trainer:
         }
         return rounded if self.int4 is None else {**rounded, **self.int4.tensors()}
 
-    def averaged_on_grids(self) -> dict[str, Tensor]:
-        return self.averaged if self.int4 is None else {**self.averaged, **self.int4.snapped(self.averaged)}
+    def averaged_as_saved(self) -> dict[str, Tensor]:
+        """On int4 grids, if any; without what only training needs."""
+        averaged = folded(self.averaged, list(self.model.stem.convolutions()))
+        return averaged if self.int4 is None else {**averaged, **self.int4.snapped(averaged)}
 
     def info(self) -> ModelInfo:
         recipe = self.recipe
@@ -378,7 +383,7 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Percent of validation clips right, with the averaged weights."""
         model = Encoder(self.recipe.config, len(self.units)).eval().to(self.device)
-        model.load_state_dict(self.averaged_on_grids())
+        model.load_state_dict(self.averaged_as_saved())
         return accuracy(model, *self.valid, self.scenes.lexicon.sayings)
 
 

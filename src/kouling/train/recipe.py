@@ -117,6 +117,7 @@ class Training:
     threads: int = 0  # 0: all cores
     # int4: learns on the grids of the initial checkpoint, or the best for it, what the engine will run; see int4.py
     weights: str = "float"
+    stem_norm: bool = False  # batch normalisation of the stem's convolutions, no part of the saved model; stem_norm.py
     compile: bool = False  # torch.compile: a quarter faster, after a minute or two; needs a C++ compiler
     # [lowest, highest] in feature frames, drawn for every batch, so that one model serves all: the left context, and
     # the step with its lookahead. Empty: the model's own, always.
@@ -129,6 +130,10 @@ class Training:
     def __post_init__(self) -> None:
         if self.weights not in WEIGHTS:
             raise ValueError(f"training.weights is {self.weights!r}; allowed: {', '.join(WEIGHTS)}")
+        if self.stem_norm and (self.weights == "int4" or self.frozen_blocks >= 0):
+            raise ValueError(
+                "training.stem_norm is true where the stem is frozen or on int4 grids; allowed: false, or train it all"
+            )
         for name in ("varying_cached", "varying_chunk"):
             bounds = getattr(self, name)
             if bounds and not (len(bounds) == 2 and bounds[0] <= bounds[1]):
