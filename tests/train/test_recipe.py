@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,12 +196,14 @@ def test_a_recipe_extends_another_key_by_key(tmp_path: Path) -> None:
         assert getattr(recipe, key) == getattr(parent, key)
 
 
-def test_a_child_replaces_sources_and_configuration_whole(tmp_path: Path) -> None:
-    written(tmp_path / "parent.toml", PARENT)
-    child = 'extends = "parent.toml"\nconfig = {}\n[[source]]\npath = "other.tar"\n'
+def test_a_child_changes_single_keys_of_the_configuration_and_replaces_sources_whole(tmp_path: Path) -> None:
+    parent = load(written(tmp_path / "parent.toml", PARENT))
+    child = 'extends = "parent.toml"\n[config.encoder]\nmax_cached_frames = 20\n[[source]]\npath = "other.tar"\n'
     recipe = load(written(tmp_path / "child.toml", child))
     assert recipe.source == (Source("other.tar"),)
-    assert recipe.config == PRESETS["small"]
+    assert recipe.config.features == parent.config.features
+    assert recipe.config.encoder == replace(parent.config.encoder, max_cached_frames=20)
+    assert parent.config.encoder not in (recipe.config.encoder, PRESETS["small"].encoder)
 
 
 def test_recipes_extend_one_another_over_several_steps(tmp_path: Path) -> None:

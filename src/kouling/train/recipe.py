@@ -245,11 +245,16 @@ def _read(path: Path, depth: int) -> dict[str, Any]:
         return table
     if not isinstance(parent, str) or depth > 8:
         raise ValueError(f"extends is {parent!r}; allowed: the path of another recipe, not in a circle")
-    base = _read(path.parent / parent, depth + 1)
-    for key in ("training", "augment", "mix", "distill"):  # key by key; all else is replaced whole
-        if isinstance(base.get(key), dict) and isinstance(table.get(key), dict):
-            table[key] = {**base[key], **table[key]}
-    return {**base, **table}
+    return _merged(_read(path.parent / parent, depth + 1), table)
+
+
+def _merged(base: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Tables key by key, at any depth; all else that the second gives replaces what the first does."""
+    result = {**base, **table}
+    for key in base.keys() & table.keys():
+        if isinstance(base[key], dict) and isinstance(table[key], dict):
+            result[key] = _merged(base[key], table[key])
+    return result
 
 
 def from_dict(table: dict[str, Any]) -> Recipe:
