@@ -34,12 +34,12 @@ from kouling.train.curves import best_of, plot
 from kouling.train.distill import Heard, HiddenStates, Teacher, divergence
 from kouling.train.initial import frozen_parts, parameter_groups, start_from
 from kouling.train.objective import accuracy, carried, map_state, of_labels, per_word
-from kouling.train.offsets import without_offsets
 from kouling.train.precision import put
 from kouling.train.recipe import Recipe, Training
 from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
 from kouling.train.stem_norm import folded, normalize_stem
+from kouling.train.unheard import freeze_unheard
 from kouling.train.zeros import clear_gradients, kept_weights
 
 STATISTICS_WORDS = 600  # in the scenes from which statistics are taken
@@ -85,6 +85,7 @@ class Trainer:
             start_from(self.model, self.units, [Path(name) for name in recipe.initial], heard)
         if recipe.training.stem_norm:
             normalize_stem(self.model, heard() if recipe.initial else ())
+        freeze_unheard(self.model)
         self.model.to(self.device)
         self.frozen = frozen_parts(self.model, recipe.training.frozen_blocks)
         self.int4: int4.Int4Weights | None = None
@@ -196,8 +197,6 @@ class Trainer:
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, rounded to float16: that is the model, in every form of it. With int4 grids, if any."""
         averaged = self.averaged_as_saved()
-        if self.int4 is None:  # normalisations that grids have taken in stay as they are
-            averaged = without_offsets(averaged, self.recipe.config.encoder)
         rounded = {
             k: (v.half() if v.is_floating_point() else v).cpu().numpy()
             for k, v in averaged.items()
