@@ -10,30 +10,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kouling.encoder import Encoder, FrameNorm
+from kouling.encoder import Encoder
+
+BEFORE_NORM = (
+    *("feed_forward_in.contract.bias", "feed_forward_out.contract.bias"),
+    *("attention.output.bias", "convolution.output.bias"),
+)
 
 
 def freeze_unheard(encoder: Encoder) -> None:
     """Leave all biases as they are that batch normalisation removes behind them, and those that another bias makes up
     for or a softmax removes. What the encoder can learn is the same."""
-    stem = encoder.stem
-    for convolution, norm in zip(stem.convolutions().values(), stem.batch_norms, strict=True):
-        _freeze(convolution.bias, isinstance(norm, nn.BatchNorm2d))
-    _freeze(stem.project.bias, isinstance(stem.norm, FrameNorm))
-    for block in encoder.blocks:
-        _freeze(block.convolution.depthwise.bias, True)
-        if isinstance(block.norm, FrameNorm):  # and so are all others through which a frame goes
-            for module in (block.feed_forward_in.contract, block.feed_forward_out.contract):
-                _freeze(module.bias, True)
-            _freeze(block.attention.output.bias, True)
-            _freeze(block.convolution.output.bias, True)
-            _freeze(block.attention.norm.bias, True)  # for which the bias of queries, keys and values can make up
-            _train_heard_parts(block.attention.query_key_value.bias, encoder.config.encoder.attention == "linear")
-
-
-def _freeze(bias: nn.Parameter, unheard: bool) -> None:
-    if unheard:
-        bias.requires_grad_(False)
+    parameters = dict(encoder.named_parameters())
+    convolutions = zip(encoder.stem.convolutions(), encoder.stem.batch_norms, strict=True)
+    unheard = [f"stem.{name}.bias" for name, norm in convolutions if isinstance(norm, nn.BatchNorm2d)]
+    blocks = [f"blocks.{index}" for index in range(len(encoder.blocks))]
+    unheard += [f"{block}.convolution.depthwise.bias" for block in blocks]
+    if encoder.config.encoder.norm == "batch":
+        unheard += ["stem.project.bias", *(f"{block}.{name}" for block in blocks for name in BEFORE_NORM)]
+        unheard += [f"{block}.attention.norm.bias" for block in blocks]  # that of the product behind it makes up for it
+        linear = encoder.config.encoder.attention == "linear"
+        for block in blocks:
+            _train_heard_parts(parameters[f"{block}.attention.query_key_value.bias"], linear)
+    for name in unheard:
+        parameters[name].requires_grad_(False)
 
 
 def _train_heard_parts(bias: nn.Parameter, keys_too: bool) -> None:
@@ -45,4 +45,4 @@ def _train_heard_parts(bias: nn.Parameter, keys_too: bool) -> None:
         return gradient * parts.to(gradient.device)
 
     if bias.requires_grad:
-        bias.register_hook(heard)
+        bias.register_hook(heard)  # type: ignore[no-untyped-call]
