@@ -38,7 +38,7 @@ from kouling.train.precision import put
 from kouling.train.recipe import Recipe, Training
 from kouling.train.recompute import recompute_blocks
 from kouling.train.scenes import Batches, SceneMaker
-from kouling.train.stem_norm import folded, normalize_stem
+from kouling.train.stem_norm import NORMS, folded, normalize_stem
 from kouling.train.unheard import freeze_unheard
 from kouling.train.zeros import clear_gradients, kept_weights
 
@@ -217,7 +217,7 @@ class Trainer:
             "sources": sorted({Path(source.path).name for source in recipe.source}),
             "seed": recipe.seed,
             "epochs": self.epoch,
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "parameters": sum(p.numel() for name, p in self.model.named_parameters() if not name.startswith(NORMS)),
             "validation": {k: round(v, 4) for k, v in self.history[-1].items() if v == v} if self.history else {},
         }
         return ModelInfo(recipe.name, recipe.language, recipe.config, self.units, {}, provenance)
