@@ -165,12 +165,14 @@ def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("uncalibrated")
+@pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_a_student_is_taught_from_nothing(
-    trained: tuple[Path, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: str, trained: tuple[Path, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = carried_out(trained, tmp_path, STUDENT, "int8", monkeypatch)
+    result = carried_out(trained, tmp_path, STUDENT, weights, monkeypatch)
     assert any(stage["name"].endswith(", taught") for stage in result["stages"])
     made, whole = Engine(tmp_path / recognizer.ENGINE_FILE).info, checkpoint.load_info(trained[0])
+    assert made.config.encoder.norm == "batch"
     assert made.config.encoder.streaming_chunk_size == whole.config.encoder.streaming_chunk_size
     assert made.units == whole.units
 

@@ -80,7 +80,7 @@ class Lessons:
         """A student of that shape from nothing -> the checkpoint, and what was done."""
         epochs = STUDENT_EPOCHS * self.epochs
         recipe = recipe_for(self.recipe, info, self.data.teacher, self.data.teacher, epochs, STUDENT_RATE)
-        training = replace(recipe.training, warmup_epochs=1.5, weight_decay=0.02, dropout=0.0)
+        training = replace(recipe.training, warmup_epochs=1.5, weight_decay=0.02, dropout=0.0, stem_norm=True)
         augment = replace(recipe.augment, time_masks_per_s=0.5, mel_mask_bands=8)  # it has no room to spare
         recipe = replace(recipe, initial=[], training=training, augment=augment)
         return self._train(recipe, folder), f"{epochs} epochs, {self.taught}"

@@ -119,7 +119,8 @@ def pruned_shape(encoder: EncoderConfig, share: float) -> EncoderConfig | None:
 def student_shape(
     encoder: EncoderConfig, layers: int, width: int, heads: int, expansion: int, channels: int, further: int
 ) -> EncoderConfig:
-    """A smaller encoder on the time grid of a larger one: same steps, same lookahead, same memory of the past."""
+    """A smaller encoder on the time grid of a larger one: same steps, same lookahead, same memory of the past. Batch
+    normalisation, of which nothing is left to run: small models learn one to three points more with it."""
     whole = width // 16
     return replace(
         encoder,
@@ -130,6 +131,7 @@ def student_shape(
         conv_kernel_size=min(encoder.conv_kernel_size, 15),
         stem_channels=channels,
         stem_layers=further,
+        norm="batch",
         layer_heads=[] if heads == whole else [heads] * layers,
         layer_ffn=[],
         layer_channels=[],
