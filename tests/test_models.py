@@ -13,7 +13,7 @@ from kouling.deploy.onnx import OnnxRunner
 from kouling.measure import noise, stream
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-TINY = ["en-commands-1mb", "en-commands-250kb", "en-commands-tiny", "zh-commands-tiny"]
+TINY = ["en-commands-1mb", "en-commands-500kb", "en-commands-250kb", "en-commands-tiny", "zh-commands-tiny"]
 SAID = {
     "en-orders.ogg": ("en-commands", ["go", "left", "stop", "yes"]),
     "en-digits-in-noise.ogg": ("en-commands", ["three", "one", "four", "one", "five"]),
