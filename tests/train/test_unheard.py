@@ -29,7 +29,6 @@ def made(shape: dict[str, object]) -> Encoder:
 
 
 def said(encoder: Encoder, features: torch.Tensor) -> torch.Tensor:
-    """Behind a past of its own, as a stream is: at its beginning attention sees the zeros of an empty cache."""
     log_probs, _ = encoder(features, encoder.initial_state(len(features)))
     return log_probs
 

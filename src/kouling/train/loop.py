@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class Trainer:
             loaded = loaded or SceneMaker(recipe, self.units, folders, cache)
             return loaded
 
+        @lru_cache  # the start and the stem may both want it
         def heard() -> list[Tensor]:
             return [torch.from_numpy(each.features).float() for each in all_scenes().some(STATISTICS_WORDS)]
 
@@ -196,10 +197,9 @@ class Trainer:
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, rounded to float16: that is the model, in every form of it. With int4 grids, if any."""
-        averaged = self.averaged_as_saved()
         rounded = {
             k: (v.half() if v.is_floating_point() else v).cpu().numpy()
-            for k, v in averaged.items()
+            for k, v in self.averaged_as_saved().items()
             if not k.endswith("num_batches_tracked")
         }
         return rounded if self.int4 is None else {**rounded, **self.int4.tensors()}
