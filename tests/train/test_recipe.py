@@ -246,3 +246,10 @@ def test_a_file_beside_a_recipe_is_found_from_there(tmp_path: Path) -> None:
 def test_every_published_recipe_is_valid(path: Path) -> None:
     recipe = load(path)
     assert recipe.name == path.parent.name and recipe.licence
+
+
+@pytest.mark.parametrize("other", [{"weights": "int4"}, {"frozen_blocks": 0}], ids=str)
+def test_a_stem_that_does_not_learn_is_not_normalised(other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="training.stem_norm is true where the stem is frozen or on int4 grids"):
+        Training(stem_norm=True, **other)
+    assert Training(stem_norm=True).stem_norm
