@@ -148,7 +148,7 @@ def start(variant: Variant, job: Job, file: Path, programs: Path, core: int, log
 
 
 def compile_program(name: str, folder: Path) -> Path:
-    """engine, streams, hour, floor or executorch.
+    """engine, streams, hour, floor, executorch, or listen, the engine's example.
 
     Raises: RuntimeError with the compiler's first complaint; FileNotFoundError.
     """
@@ -159,8 +159,10 @@ def compile_program(name: str, folder: Path) -> Path:
         command: list[Any] = [cc, "-O3", "-march=native", HERE / "floor.c", "-o", output]
     elif name != "executorch":
         sources = sorted((SOURCES / "src").glob("*.c"))
-        flags = ["-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{SOURCES}", "-static"]
-        command = [cc, *flags, HERE / f"{name}.c", *sources, "-o", output, "-lm", "-lpthread"]
+        flags = ["-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{SOURCES}"]
+        flags += ["-static", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]  # little of it is ever read into memory
+        main = SOURCES / "examples" / "listen.c" if name == "listen" else HERE / f"{name}.c"
+        command = [cc, *flags, main, *sources, "-o", output, "-lm", "-lpthread"]
     else:
         import executorch
 

@@ -8,6 +8,13 @@
 #include <sys/auxv.h>
 #endif
 
+/* Where a program has several levels, each is in a section of its own: of the others little is ever read into memory. */
+#if defined(__ELF__) && (defined(__x86_64__) || defined(__aarch64__))
+#define PLACED(level) __attribute__((section(".text.kouling_" #level)))
+#else
+#define PLACED(level)
+#endif
+
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
@@ -30,7 +37,7 @@ KL_INLINE float float_of_half(uint16_t half) {
 
 #define LEVEL(name) JOIN(name, portable)
 #define LEVEL_NAME "portable"
-#define TARGET
+#define TARGET PLACED(portable)
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
@@ -66,7 +73,7 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, avx2)
 #define LEVEL_NAME "avx2"
-#define TARGET __attribute__((target("avx2")))
+#define TARGET PLACED(avx2) __attribute__((target("avx2")))
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
@@ -117,7 +124,7 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #else
 #define AVX512_TARGET "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"
 #endif
-#define TARGET __attribute__((target(AVX512_TARGET)))
+#define TARGET PLACED(vnni) __attribute__((target(AVX512_TARGET)))
 #define WIDE VECTORS
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
@@ -182,7 +189,7 @@ static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, neon)
 #define LEVEL_NAME "neon"
-#define TARGET
+#define TARGET PLACED(neon)
 #define WIDE 0
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
@@ -221,7 +228,7 @@ KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, dot)
 #define LEVEL_NAME "neon-dotprod"
-#define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#define TARGET PLACED(dot) __attribute__((target("arch=armv8.2-a+dotprod")))
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1

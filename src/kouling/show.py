@@ -264,10 +264,12 @@ def datasheet(sheet: Datasheet, at: str, verdicts: Sequence[Verdict]) -> None:
 
 
 def comparison(sheets: Sequence[Datasheet]) -> None:
-    from kouling.measure.datasheet_page import comparison_table
+    from kouling.measure.datasheet_page import comparison_table, heard_on
     from kouling.measure.words import speaker
 
     _table(*comparison_table(sheets, speaker("en")))
+    for line in heard_on(sheets, speaker("en")):
+        console.print(f"[dim]{line}[/]", highlight=False)
     for sheet in sheets:
         if sheet.busy:
             console.print(f"[yellow]{escape(sheet.label)}: other processes disturbed most calls; times are too long[/]")

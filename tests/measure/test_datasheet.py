@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from kouling import cli, recognizer
+from kouling import audio, cli, recognizer
 from kouling.measure import datasheet, datasheet_page, latency, memory, response, runtimes, words
 from kouling.measure.datasheet import Datasheet
+from kouling.measure.hearing import Hearing
 from kouling.measure.memory import Process
 from kouling.measure.response import Response
 from kouling.measure.runtimes import SIZES, Subject
@@ -95,8 +97,10 @@ def test_the_page_says_everything_in_both_languages(lang: str, runtime: str, tmp
         text = made.write(tmp_path / at, sheet.to_dict(at, verdicts)).read_text(encoding="utf-8")
         assert text.count("<svg") == 3 and f'lang="{lang}"' in text
         assert not any(mark in text for mark in ("<script", "<link", 'src="http', "None"))
-    both = datasheet_page.comparison([sheet, sheet], lang)
-    both.write(tmp_path, {})
+    heard = replace(sheet, hearing=Hearing(4356, 0.9612, 0.77, 0.5, 0.0473))
+    both = datasheet_page.comparison([heard, sheet], lang)
+    text = both.write(tmp_path, {}).read_text(encoding="utf-8")
+    assert all(cell in text for cell in ("96.12%", "4.73%", "4356", "0.77"))
     assert {each.metric for each in sheet.measurements()} >= {"planned memory", "latency", "step over time"}
 
 
@@ -126,6 +130,36 @@ def test_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["runtime"] for each in found] == ["engine", "onnx"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_side_by_side_with_what_each_hears(
+    voice: Callable[[int, int], NDArray[np.int16]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("_unknown_/1.wav", "yes/1.wav", "talk/1.wav")):
+        (tmp_path / name).parent.mkdir()
+        audio.write(tmp_path / name, voice(16000, number))
+    (tmp_path / "clips").mkdir()
+    for label in ("_unknown_", "yes"):
+        (tmp_path / label).rename(tmp_path / "clips" / label)
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "talk").rename(tmp_path / "speech" / "talk")
+    given = [
+        "--data",
+        str(tmp_path / "clips"),
+        "--speech",
+        str(tmp_path / "speech"),
+        "--commands",
+        "examples/eight.toml",
+    ]
+    assert cli.main(["compare", "en-small", "en-base", *given]) == 0
+    assert "missed" in capsys.readouterr().out
+    (tmp_path / "clips" / "yes" / "2.wav").write_text("no recording")
+    assert cli.main(["compare", "en-small", "en-base", *given, "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("2.wav") == 1
+    for each in json.loads(told.out)["models"]:
+        assert each["hearing"]["clips"] == 2 and each["hearing"]["false_alarms_per_hour"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -140,6 +174,8 @@ def test_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
         (["measure", "--data", "/nowhere"], "no such folder"),
         (["compare", "en-small"], "two or more"),
         (["compare", "en-small", "en-small:abacus"], "abacus"),
+        (["compare", "en-small", "en-base", "--speech", "x"], "--speech goes with --data"),
+        (["compare", "en-small", "en-base", "--data", "/nowhere"], "no such folder"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

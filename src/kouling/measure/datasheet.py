@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kouling.measure import latency, memory, recordings, response
+from kouling.measure import hearing, latency, memory, recordings, response
 from kouling.measure.budget import Verdict
 from kouling.measure.footprint import Plan
+from kouling.measure.hearing import Hearing
 from kouling.measure.latency import Streaming, Times
 from kouling.measure.measurement import Measurement, measured
 from kouling.measure.memory import Process
@@ -38,6 +39,7 @@ class Datasheet:
     processes: dict[str, Process] = field(default_factory=dict)
     streaming: Streaming | None = None
     response: Response | None = None
+    hearing: Hearing | None = None
 
     @property
     def label(self) -> str:
@@ -111,6 +113,8 @@ class Datasheet:
             table["streaming"] = self.streaming.to_dict()
         if self.response:
             table["time_to_command"] = self.response.to_dict()
+        if self.hearing:
+            table["hearing"] = self.hearing.to_dict()
         if verdicts:
             table["verdicts"] = [each.to_dict() for each in verdicts]
         return table
@@ -140,6 +144,13 @@ class Datasheet:
         if self.response and self.response.delays_ms:
             for name, value in (("median", self.response.median_ms), ("p95", self.response.p95_ms)):
                 found.append(figure("time to command", value, "ms", len(self.response.delays_ms), name))
+        if self.hearing:
+            found.append(figure("right", self.hearing.accuracy, "", self.hearing.clips, "thresholds as they are"))
+            if self.hearing.misses is not None:
+                detail = (
+                    f"{self.hearing.false_alarms_per_hour:g} false alarms an hour, {self.hearing.speech_hours:.2f} h"
+                )
+                found.append(figure("commands missed", self.hearing.misses, "", self.hearing.clips, detail))
         return found
 
 
@@ -196,3 +207,22 @@ def fill_time(sheet: Datasheet, subject: Subject, minutes: float, data: Path | N
                 response.measure(subject.recognizer(), data, found, report)
         finally:
             sheet.response = found if found.delays_ms or found.missed else None
+
+
+def fill_hearing(
+    sheets: Sequence[Datasheet],
+    subjects: Sequence[Subject],
+    commands: Path | None,
+    data: Path,
+    speech: Path | None,
+    rate: float,
+    bar: Bar,
+) -> list[str]:
+    """What each hears of the same recordings, but for NPUs whose program does not run here -> a line for each
+    recording that cannot be read. Raises: ValueError as `hearing.measure`."""
+    skipped: list[str] = []
+    for sheet, subject in zip(sheets, subjects, strict=True):
+        if subject.hears:
+            with bar(f"what {sheet.label} hears", hearing.passes(data, speech)) as report:
+                sheet.hearing = hearing.measure(subject.opened, commands, data, speech, rate, skipped, report)
+    return list(dict.fromkeys(skipped))

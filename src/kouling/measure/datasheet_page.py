@@ -48,6 +48,10 @@ def milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value * 1000:.1f} µs" if value < 1 else f"{value:.2f} ms"
 
 
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
+
+
 def median_ms(sheet: Datasheet, size: str) -> float | None:
     """Of a call; None where nothing says how long it takes."""
     return sheet.latency[size].median if size in sheet.latency else None
@@ -106,6 +110,8 @@ def comparison(sheets: Sequence[Datasheet], lang: str = "en") -> Page:
     made = Page(f"{say('Side by side')}: {', '.join(sheet.label for sheet in sheets)}", lang)
     made.measurements = [each for sheet in sheets for each in sheet.measurements()]
     made.table(*comparison_table(sheets, say))
+    for line in heard_on(sheets, say):
+        made.text(line, soft=True)
     for sheet in sheets:
         if sheet.busy:
             made.text(f"{sheet.label}: {say(BUSY)}")
@@ -117,6 +123,10 @@ def comparison_table(sheets: Sequence[Datasheet], say: Say) -> tuple[list[str], 
     """Head and rows; a sheet a row."""
     head = [say("model"), say("total planned"), say("private"), say("peak")]
     head += [f"{say(size)}" for size in SIZES] + [say("delay")]
+    heard = [sheet.hearing for sheet in sheets if sheet.hearing]
+    head += [say("right")] if heard else []
+    missed = next((each.false_alarms_per_hour for each in heard), None)
+    head += [say("missed at {rate}/h").format(rate=f"{missed:g}")] if missed is not None else []
     rows = []
     for sheet in sheets:
         process = sheet.processes.get("500")
@@ -126,8 +136,23 @@ def comparison_table(sheets: Sequence[Datasheet], say: Say) -> tuple[list[str], 
             megabytes(process.peak_rss_bytes if process else None),
         ]
         row += [milliseconds(median_ms(sheet, size)) for size in SIZES] + [f"{sheet.delay_ms} ms"]
+        hears = sheet.hearing
+        row += [percent(hears.accuracy if hears else None)] if heard else []
+        row += [percent(hears.misses if hears else None)] if missed is not None else []
         rows.append(row)
     return head, rows
+
+
+def heard_on(sheets: Sequence[Datasheet], say: Say) -> list[str]:
+    """What the last columns of a comparison rest on."""
+    found = next((sheet.hearing for sheet in sheets if sheet.hearing), None)
+    if found is None:
+        return []
+    lines = [say("Right: {clips} clips, thresholds as they are.").format(clips=found.clips)]
+    if found.misses is not None:
+        told = say("Missed: commands, all thresholds moved together to keep the rate in {hours} h of speech.")
+        lines.append(told.format(hours=f"{found.speech_hours:.2f}"))
+    return lines
 
 
 def _verdict(verdict: Verdict, at: str, say: Say) -> str:

@@ -208,6 +208,10 @@ class Subject:
 
         return call
 
+    @property
+    def hears(self) -> bool:
+        return not isinstance(self.opened, Described)
+
     def recognizer(self) -> Recognizer:
         """A stream of its own from samples to commands, of all the model's words."""
         return self.opened.recognizer() if isinstance(self.opened, engine.Engine) else Recognizer(self.opened)

@@ -135,6 +135,11 @@ CHINESE: dict[str, str] = {
     "From samples to commands: features, encoder, decoder.": "从采样到命令：特征、编码器、解码器。",
     "Delay": "延迟（算法）",
     "delay": "算法延迟",
+    "missed at {rate}/h": "每小时误报 {rate} 次时漏报",
+    "Right: {clips} clips, thresholds as they are.": "正确:{clips} 个片段,阈值不变。",
+    "Missed: commands, all thresholds moved together to keep the rate in {hours} h of speech.": (
+        "漏报:所有阈值一同移动,使 {hours} 小时语音中的误报不超过该频率。"
+    ),
     "Step {step} ms + lookahead {lookahead} ms = {delay} ms; a feature frame adds 15 ms.": (
         "步长 {step} ms + 前瞻 {lookahead} ms = {delay} ms；特征帧另加 15 ms。"
     ),

@@ -103,7 +103,7 @@ def load(source: Source, folders: Sequence[Path], cache: Path, progress: bool = 
         )
     # No dots: `with_suffix` would take all behind the last one, the hash too, for a suffix.
     stem = cache / f"{path.stem.replace('.', '_')}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    if not stem.with_suffix(".json").exists():
+    if not all(stem.with_suffix(suffix).exists() for suffix in (".json", ".pcm")):  # someone may have tidied up
         _build(path, source, stem, progress)
     clips = [Clip(*entry) for entry in json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))]
     # Speech Commands brings its own split, by speaker.
