@@ -1,6 +1,6 @@
 """How well enrolled commands are heard: five recordings of each, of other people and of the same voice.
 
-    kouling train recipes/en-commands/recipe.toml --data DATA --validation VALIDATION
+    kouling train recipes/en-commands-large/recipe.toml --data DATA --validation VALIDATION
     python recipes/own-words/enrol.py DATA VALIDATION others     (a minute or two)
     python recipes/own-words/enrol.py DATA VALIDATION voice      (ten minutes)
 

@@ -13,7 +13,7 @@ if [ "$count" -gt 0 ]; then
 fi
 kouling teach "$here/three.toml" -o "$out" --size "$size" "${learned[@]}"
 speech=$out/held
-[ -d "$speech/speech" ] || kouling train "$here/../en-commands/recipe.toml" --data "$data" --validation "$speech"
+[ -d "$speech/speech" ] || kouling train "$here/../en-commands-large/recipe.toml" --data "$data" --validation "$speech"
 echo "--- kouling evaluate WAKEWORDS --model $(basename "$out"); kouling evaluate VALIDATION/speech --running"
 kouling evaluate "$clips" --model "$out"
 kouling evaluate "$speech/speech" --model "$out" --running

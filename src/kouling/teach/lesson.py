@@ -37,7 +37,7 @@ FOLDER = Path(__file__).parent
 # The checkpoint that learns on, by language and size; other languages start from the sounds of English.
 STARTS = {
     "en": {"base": FOLDER / "en-speech.safetensors", "small": FOLDER / "en-speech-small.safetensors"},
-    "zh": {"base": recognizer.MODELS / "zh-commands" / "model.safetensors"},
+    "zh": {"base": recognizer.MODELS / "zh-commands-large" / "model.safetensors"},
 }
 
 
