@@ -26,7 +26,7 @@ def add(verbs: Any) -> None:
     press.add_argument("--max-loss", type=float, default=0.5, metavar="POINTS", help="of accuracy (%(default)s)")
     press.add_argument("--recipe", type=Path, help="recipe whose data is trained, calibrated and verified on")
     press.add_argument("--data", type=Path, action="append", help="folder of the data (KOULING_DATA, else ./data)")
-    press.add_argument("--epochs", type=int, default=6, help="of fine-tuning; a student gets six times as many (6)")
+    press.add_argument("--epochs", type=int, default=6, help="of fine-tuning; a student gets five times as many (6)")
     press.add_argument("--teacher", metavar="M", help="model to learn from; MODEL itself if left out")
     press.add_argument("--candidate", metavar="NAME", help="carry out just this one; the report lists their names")
     press.add_argument("--seed", type=int, default=0, help="the same seed makes the same model (%(default)s)")
