@@ -24,7 +24,6 @@ from kouling.measure.datasheet import Datasheet
 from kouling.measure.runtimes import Subject
 
 ROOT = Path(__file__).parents[1]
-NO_COMMANDS = ("en-speech",)  # what `kouling teach` and `enrol` begin with; says nothing by itself
 EIGHT = ROOT / "examples" / "eight.toml"  # the orders of Speech Commands' usual test
 LONG = ("300", "500")  # feature frames of a call, beside a step
 TAKES = ("", "parameters", "model KB", "variables KB", "total KB", "process KB", "step µs", "300 ms", "500 ms")
@@ -78,8 +77,7 @@ def line(cells: Sequence[str]) -> None:
 
 
 def main(english: str, mandarin: str, *models: str) -> None:
-    shipped = [name for name in recognizer.model_names() if name not in NO_COMMANDS]
-    subjects = [runtimes.open_subject(*runtimes.find(name)) for name in models or shipped]
+    subjects = [runtimes.open_subject(*runtimes.find(name)) for name in models or recognizer.model_names()]
     sheets = [datasheet.begin(subject) for subject in subjects]
     datasheet.fill_footprint(sheets, subjects, show.progress)
     speech = max(Path(english, "speech").rglob("*.wav"), key=lambda file: file.stat().st_size)
