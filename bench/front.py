@@ -47,23 +47,23 @@ def five_seconds(speech: Path) -> NDArray[np.int16]:
 
 
 def taken(sheet: Datasheet, subject: Subject, listener: Path, samples: NDArray[np.int16]) -> list[str]:
-    """Planned for a step, of which a file takes as much; then the process, and times in turns with all the others."""
+    """Cells but for the name: memory planned for a step, the whole process, and times in turns with all the others."""
     plan = sheet.plans["step"]
     whole = process_bytes(listener, subject.path, samples)
     sizes = (plan.model_bytes, plan.variable_bytes, plan.total_bytes, whole)
-    cells = [sheet.model, f"{subject.info.provenance['parameters'] / 1000:,.0f} K"]
+    cells = [f"{subject.info.provenance['parameters'] / 1000:,.0f} K"]
     cells += [f"{size / 1000:,.0f}" for size in sizes]
     return [*cells, f"{1000 * sheet.latency['step'].median:.1f}", *(f"{sheet.latency[n].median:.2f}" for n in LONG)]
 
 
 def heard(subject: Subject, held: Path) -> list[str]:
-    """held: the folder with clips, speech and noise of the model's language."""
+    """Cells but for the name. held: the folder with clips, speech and noise of the model's language."""
     english = subject.info.language == "en"
     commands = EIGHT if english else None
     clips, speech, noise = (held / name for name in ("clips", "speech", "noise"))
     quiet = hearing.measure(subject.opened, commands, clips, speech)
     words = hearing.measure(subject.opened, None, clips) if english else quiet
-    cells = [subject.info.name, f"{words.accuracy:.2%}", f"{quiet.accuracy:.2%}" if english else "–"]
+    cells = [f"{words.accuracy:.2%}", f"{quiet.accuracy:.2%}" if english else "–"]
     chosen = recognizer.chosen_commands(subject.info, commands)
     for noises in (None, noise):
         disturb = accuracy.disturbance(snr_db=10.0, noises=noises)
@@ -77,22 +77,22 @@ def line(cells: Sequence[str]) -> None:
 
 
 def main(english: str, mandarin: str, *models: str) -> None:
-    subjects = [runtimes.open_subject(*runtimes.find(name)) for name in models or recognizer.model_names()]
+    names = models or recognizer.model_names()
+    subjects = [runtimes.open_subject(*runtimes.find(name)) for name in names]
     sheets = [datasheet.begin(subject) for subject in subjects]
     datasheet.fill_footprint(sheets, subjects, show.progress)
-    speech = max(Path(english, "speech").rglob("*.wav"), key=lambda file: file.stat().st_size)
-    samples = audio.read(speech)[: 5 * audio.SAMPLE_RATE_HZ]
+    samples = five_seconds(Path(english, "speech"))
     line(TAKES)
     line(["---"] * len(TAKES))
     with tempfile.TemporaryDirectory() as folder:
         listener = compile_program("listen", Path(folder))
-        for sheet, subject in zip(sheets, subjects, strict=True):
-            line(taken(sheet, subject, listener, samples))
+        for name, sheet, subject in zip(names, sheets, subjects, strict=True):
+            line([Path(name).stem, *taken(sheet, subject, listener, samples)])
     print()
     line(HEARS)
     line(["---"] * len(HEARS))
-    for subject in subjects:
-        line(heard(subject, Path(english if subject.info.language == "en" else mandarin)))
+    for name, subject in zip(names, subjects, strict=True):
+        line([Path(name).stem, *heard(subject, Path(english if subject.info.language == "en" else mandarin))])
 
 
 if __name__ == "__main__":

@@ -163,8 +163,11 @@ def test_the_packer_finds_the_numbers_again(model: str, monkeypatch: pytest.Monk
         np.testing.assert_array_equal(multipliers[:outputs], own.multipliers)
         factors = scale[:outputs] / own.scale
         head = info.config.encoder.head_size**-0.5
-        assert all(np.isclose(factors, allowed, rtol=1e-6).any() for allowed in {float(np.round(factors[0], 7))})
-        assert np.isclose(factors[:, None], [1, 0.5, head], rtol=1e-6).any(axis=1).all()
+        exact = head in (0.5, 0.25, 0.125)  # other products of a scale are rounded to bfloat16 once more
+        assert (
+            np.isclose(factors[:, None], [1, 0.5], rtol=1e-6).any(axis=1).all()
+            or np.isclose(factors[:, None], [1, head], rtol=1e-6 if exact else 2**-8).any(axis=1).all()
+        )
 
 
 def test_packing_what_was_packed_changes_nothing() -> None:
