@@ -82,6 +82,7 @@ def test_a_finished_run_is_read_again_and_another_is_refused(
         (["--memory", "1MB", "--at", "0"], "--at is 0; allowed: 1 to 100000"),
         (["--memory", "1MB", "--max-loss", "-1"], "--max-loss is -1.0; allowed: 0 to 100"),
         (["--memory", "1MB", "--epochs", "0"], "--epochs is 0; allowed: 1 or more"),
+        (["--memory", "1MB", "--workers", "-1"], "--workers is -1; allowed: 0 or more"),
         (["--memory", "1MB", "--target", "toaster"], "--target is 'toaster'; int8 and int4 weights run on: engine"),
         (["--memory", "1MB", "--data", "x"], "--data without --recipe"),
         (["--memory", "1MB", "--teacher", "en-base"], "--teacher and --keep-scenes go with --recipe"),
@@ -140,7 +141,8 @@ def carried_out(
 def test_a_pruned_model_is_cut_tuned_and_verified(
     trained: tuple[Path, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = carried_out(trained, tmp_path, PRUNED, "int8", monkeypatch)
+    path, data = trained
+    result = carried_out((path, replace(data, workers=1)), tmp_path, PRUNED, "int8", monkeypatch)
     names = [stage["name"] for stage in result["stages"]]
     assert names[:2] == ["as trained", "int8"] and names[-1].startswith("pruned-")
     assert f"{names[-1].rsplit('-', 2)[0]}, cut" in names and f"{names[-1].rsplit('-', 2)[0]}, tuned" in names

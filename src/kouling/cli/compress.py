@@ -35,6 +35,13 @@ def add(verbs: Any) -> None:
     press.add_argument(
         "--keep-scenes", type=Path, metavar="DIR", help="as in training; in the result's folder if left out"
     )
+    press.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that draw scenes ahead while it trains (%(default)s)",
+    )
     press.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
     press.add_argument("--json", action="store_true", help="results as JSON on stdout, and nothing else there")
 
@@ -52,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--max-loss is {options.max_loss}; allowed: 0 to 100 percentage points")
     if options.epochs < 1:
         raise ValueError(f"--epochs is {options.epochs}; allowed: 1 or more")
+    if options.workers < 0:
+        raise ValueError(f"--workers is {options.workers}; allowed: 0 or more")
     if options.target != "engine":
         raise ValueError(f"--target is {options.target!r}; int8 and int4 weights run on: engine")
     try:
@@ -71,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--data without --recipe; give the recipe whose recordings these are")
     if options.recipe:
         teacher = checkpoint_of(options.teacher) if options.teacher else path
-        data = Data(recipe.load(options.recipe), folders, options.cache, teacher, options.keep_scenes)
+        chosen = recipe.load(options.recipe)
+        data = Data(chosen, folders, options.cache, teacher, options.keep_scenes, options.workers)
     elif options.teacher or options.keep_scenes:
         raise ValueError("--teacher and --keep-scenes go with --recipe: without one nothing is trained")
     else:

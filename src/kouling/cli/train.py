@@ -25,7 +25,11 @@ def add(verbs: Any) -> None:
         "--device", default="auto", metavar="auto|cpu|cuda", help="what computes (auto: a GPU, where there is one)"
     )
     learn.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that draw scenes ahead, for a GPU (%(default)s)"
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that draw scenes ahead while it trains (%(default)s)",
     )
     learn.add_argument("--cache", type=Path, default=default_cache(), help="folder of decoded samples (%(default)s)")
 

@@ -36,6 +36,7 @@ class Data:
     cache: Path
     teacher: Path  # checkpoint
     kept: Path | None = None  # folder of drawn scenes, if they are shared with other runs
+    workers: int = 0  # processes that draw scenes ahead
 
 
 class Lessons:
@@ -87,7 +88,9 @@ class Lessons:
 
     def _train(self, recipe: Recipe, folder: Path) -> Path:
         path = folder / "model.safetensors"
-        trainer = Trainer(recipe, self.data.folders, folder, self.data.cache, self.kept, self.scenes)
+        trainer = Trainer(
+            recipe, self.data.folders, folder, self.data.cache, self.kept, self.scenes, workers=self.data.workers
+        )
         trainer.run()
         if not checkpoint.load_info(path).decoder:
             finish(folder, self.scenes, lambda line: None)  # what it is worth and how late it is, measured anew
