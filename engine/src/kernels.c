@@ -128,50 +128,8 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #define WIDE VECTORS
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
+#define OWN_DENSE
 #define OWN_SPARSE
-
-static TARGET KL_ALWAYS void tile_vnni(TILES_ARGUMENTS, const int half) {
-    (void)kept; /* sparse.inc has its own */
-    __m512i sum[TILE_ROWS][TILE_BLOCKS], surplus[TILE_ROWS];
-    for (uint32_t r = 0; r < rows; r++) {
-        surplus[r] = _mm512_setzero_si512();
-        for (uint32_t b = 0; b < blocks; b++)
-            sum[r][b] = half ? _mm512_setzero_si512()
-                             : _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(column_sums + b * LANES)), 7);
-    }
-    for (uint32_t k = 0; k < fours; k++) {
-        __m512i weights[TILE_BLOCKS];
-        for (uint32_t b = 0; b < blocks; b++) {
-            weights[b] = _mm512_loadu_si512(w + b * block + 64 * (size_t)(half ? k / 2 : k));
-            if (half) weights[b] = _mm512_and_si512(k & 1 ? _mm512_srli_epi16(weights[b], 4) : weights[b], _mm512_set1_epi8(15));
-        }
-        for (uint32_t r = 0; r < rows; r++) {
-            int32_t four;
-            memcpy(&four, x + r * stride + 4 * (size_t)k, 4);
-            const __m512i in = _mm512_set1_epi32(half ? four : four ^ (int32_t)0x80808080);
-            if (half) surplus[r] = _mm512_dpbusd_epi32(surplus[r], _mm512_set1_epi8(8), in);
-            for (uint32_t b = 0; b < blocks; b++)
-                sum[r][b] = half ? _mm512_dpbusd_epi32(sum[r][b], weights[b], in) : _mm512_dpbusd_epi32(sum[r][b], in, weights[b]);
-        }
-    }
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t b = 0; b < blocks; b++) _mm512_storeu_si512(sums[r][b], _mm512_sub_epi32(sum[r][b], surplus[r]));
-}
-
-static TARGET KL_ALWAYS void any_tiles_vnni(TILES_ARGUMENTS, const int half) {
-    if (half) fours = GROUP / 4;
-    const uint32_t together = rows == TILE_ROWS ? TILE_ROWS : 1;
-    for (uint32_t r = 0; r < rows; r += together, x += together * stride, sums += together) {
-        /* Numbers that the compiler knows: then all sums are in registers. */
-#define TILE(rows, blocks) \
-    case 8 * (rows) + (blocks): tile_vnni(w, block, fours, kept, column_sums, x, stride, rows, blocks, sums, half); break;
-        switch (8 * together + blocks) {
-            TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4)
-            TILE(4, 1) TILE(4, 2) TILE(4, 3) TILE(4, 4)
-        }
-#undef TILE
-    }
-}
 
 #include "kernels.inc"
 

@@ -23,17 +23,13 @@ uint32_t checksum(const uint8_t *bytes, size_t count) {
 
 static const void *take(reader *from, size_t count, size_t size) {
     const size_t room = from->end - from->at;
-    if (from->failed || count > room / size) {
-        from->failed = 1;
-        return NULL;
-    }
-    const size_t bytes = (count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
-    if (bytes > room) {
+    const uint64_t bytes = ((uint64_t)count * size + MODEL_ALIGN - 1) / MODEL_ALIGN * MODEL_ALIGN;
+    if (from->failed || count > room || bytes > room) { /* no more numbers than bytes: so few that their product is right */
         from->failed = 1;
         return NULL;
     }
     const uint8_t *found = from->base + from->at;
-    from->at += bytes;
+    from->at += (size_t)bytes;
     return found;
 }
 
@@ -83,9 +79,9 @@ linear read_linear(reader *from, uint32_t outputs, uint32_t inputs) {
         found.scale = take(from, columns, sizeof(uint16_t));
         found.sums = take(from, columns, sizeof(int32_t));
         break;
-    case WEIGHTS_INT4: /* no more groups than int32 can add up */
+    case WEIGHTS_INT4:
         found.groups = (inputs + GROUP - 1) / GROUP;
-        from->failed |= found.groups > 512;
+        from->failed |= found.groups > INT4_MOST_GROUPS;
         found.weights = take(from, columns * found.groups, GROUP / 2);
         found.multipliers = take(from, columns * found.groups, 1);
         found.scale = take(from, columns, sizeof(uint16_t));

@@ -20,6 +20,7 @@ enum { STATE_FLOAT = 0, STATE_BFLOAT16 = 1, STATE_INT8 = 2 }; /* the upper half 
 enum { NORM_LAYER = 0, NORM_BATCH = 1 }; /* of each frame; of each channel, a gain and a bias that training found */
 enum { TAPS_FLOAT = 0, TAPS_BFLOAT16 = 1 };
 #define GROUP 32 /* inputs of an int4 layer that share a multiplier */
+#define INT4_MOST_GROUPS 512 /* what int32 can add up */
 #define SPARSE_MOST_INPUTS 4096 /* of a sparse layer: kernels may turn rows of them into something else beforehand */
 
 /* All fields little-endian, four bytes each. `docs/model-file.md` says what they mean. */

@@ -88,15 +88,19 @@ class Teacher:
         handle = self.model.blocks[-1].register_forward_hook(lambda *call: seen.append(call[2][0]))
         try:
             for first in range(0, len(features), ROWS):
-                rows = slice(first, first + ROWS)
-                batch = F.pad(put(features[rows], self.device).float(), (0, 0, 0, behind))
+                rows = slice(first, min(first + ROWS, len(features)))
+                count = rows.stop - first
+                # A last few are filled up to a whole batch: a compiled model is compiled anew for every shape.
+                missing = ROWS - count if len(features) > ROWS else 0
+                batch = F.pad(put(features[rows], self.device).float(), (0, 0, 0, behind, 0, missing))
                 with precision.mixed(self.device):
                     found, _ = self.model(batch, self.model.initial_state(len(batch)))
+                found = found[:count]
                 probabilities = found.new_zeros(*found.shape[:2], self.num_units)
                 probabilities.index_add_(2, torch.tensor(self.columns, device=self.device), found.exp())
                 log_probs[rows] = probabilities.clamp(min=LEAST).log().cpu().numpy()
                 if deep is not None:
-                    deep[rows] = seen[-1].float().cpu().numpy()
+                    deep[rows] = seen[-1][:count].float().cpu().numpy()
                 seen.clear()
         finally:
             handle.remove()
