@@ -83,12 +83,14 @@ def test_a_finished_run_is_read_again_and_another_is_refused(
         (["--memory", "1MB", "--max-loss", "-1"], "--max-loss is -1.0; allowed: 0 to 100"),
         (["--memory", "1MB", "--epochs", "0"], "--epochs is 0; allowed: 1 or more"),
         (["--memory", "1MB", "--workers", "-1"], "--workers is -1; allowed: 0 or more"),
-        (["--memory", "1MB", "--target", "toaster"], "--target is 'toaster'; int8 and int4 weights run on: engine"),
+        (["--memory", "1MB", "--target", "toaster"], "--target is 'toaster'; allowed: engine (int8 and int4"),
+        (["--memory", "1MB", "--target", "ethos-u"], "--target ethos-u needs --recordings, a folder of real speech"),
+        (["--memory", "1MB", "--recordings", "x"], "--accelerator and --recordings go with --target ethos-u"),
         (["--memory", "1MB", "--data", "x"], "--data without --recipe"),
         (["--memory", "1MB", "--teacher", "en-base"], "--teacher and --keep-scenes go with --recipe"),
         (
             ["--memory", "1MB", "--candidate", "x"],
-            "no candidate 'x' keeps the budget; allowed: whole-int8-float, whole-",
+            "no candidate 'x' for engine; allowed: whole-int8-float, whole-",
         ),
         (["--memory", "1MB", "--recipe", "no.toml"], "no.toml"),
     ],
@@ -132,7 +134,7 @@ def carried_out(
     ]
     work = Compression(path, Budget(10**6, None, 100, 100.0), out, data, 1, 0)
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "candidates", lambda info: found[:1])
+        patch.setattr(plan, "candidates", lambda info, forms: found[:1])
         work.run(lambda line: None, lambda text, total: nullcontext(lambda done: None))
     page(work).write(out, work.to_dict())
     return work.to_dict()

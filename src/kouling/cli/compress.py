@@ -30,7 +30,11 @@ def add(verbs: Any) -> None:
     press.add_argument("--teacher", metavar="M", help="model to learn from; MODEL itself if left out")
     press.add_argument("--candidate", metavar="NAME", help="carry out just this one; the report lists their names")
     press.add_argument("--seed", type=int, default=0, help="the same seed makes the same model (%(default)s)")
-    press.add_argument("--target", default="engine", metavar="T", help="what the model is for: engine (%(default)s)")
+    press.add_argument(
+        "--target", default="engine", metavar="T", help="what it is for: engine or ethos-u (%(default)s)"
+    )
+    press.add_argument("--accelerator", metavar="A", help="of ethos-u: ethos-u55-128 if left out")
+    press.add_argument("--recordings", type=Path, metavar="DIR", help="for ethos-u: speech to calibrate static int8 by")
     press.add_argument("-o", "--out", type=Path, help="folder of the result (runs/NAME-compressed)")
     press.add_argument(
         "--keep-scenes", type=Path, metavar="DIR", help="as in training; in the result's folder if left out"
@@ -61,13 +65,21 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--epochs is {options.epochs}; allowed: 1 or more")
     if options.workers < 0:
         raise ValueError(f"--workers is {options.workers}; allowed: 0 or more")
-    if options.target != "engine":
-        raise ValueError(f"--target is {options.target!r}; int8 and int4 weights run on: engine")
+    if options.target not in ("engine", "ethos-u"):
+        allowed = "engine (int8 and int4 weights), ethos-u (static int8)"
+        raise ValueError(f"--target is {options.target!r}; allowed: {allowed}")
+    if options.target == "engine" and (options.accelerator or options.recordings):
+        raise ValueError("--accelerator and --recordings go with --target ethos-u")
+    if options.target == "ethos-u" and not options.recordings:
+        raise ValueError(
+            "--target ethos-u needs --recordings, a folder of real speech: static int8 is calibrated by it"
+        )
     try:
         from kouling.compress import report
         from kouling.compress.lessons import Data
         from kouling.compress.plan import Budget
         from kouling.compress.run import Compression
+        from kouling.compress.target import InEngine, OnEthosU, Target
         from kouling.measure.pictures import figure
         from kouling.train import recipe
     except ModuleNotFoundError as error:
@@ -86,9 +98,12 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--teacher and --keep-scenes go with --recipe: without one nothing is trained")
     else:
         data = None
+    target: Target = InEngine()
+    if options.target == "ethos-u":
+        target = OnEthosU(options.accelerator or "", options.recordings)
     budget = Budget(memory_bytes, latency_ms, options.at, options.max_loss)
     out = writable_folder(options.out or Path("runs") / f"{path.parent.name}-compressed")
-    work = Compression(path, budget, out, data, options.epochs, options.seed)
+    work = Compression(path, budget, out, data, options.epochs, options.seed, target)
     try:
         work.run(show.errors.print, show.progress, options.candidate)
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from kouling.commands import BLANK, UNKNOWN
 from kouling.compress import calibration, losses
 from kouling.compress.finetune import recipe_for
 from kouling.compress.losses import Loss
-from kouling.deploy.engine import Engine
+from kouling.recognizer import Recognizer
 from kouling.train.loop import Trainer
 from kouling.train.recipe import Recipe
 from kouling.train.run import evaluate_validation, finish
@@ -54,9 +54,9 @@ class Lessons:
         if not any(target > 1 for *_, target in self.scenes.valid):
             raise ValueError(f"the recipe {data.recipe.name} has no validation clips of words to verify with")
 
-    def verify(self, file: Path) -> tuple[int, int]:
-        """Validation clips decided rightly by a model file of the engine, and how many there are."""
-        result = evaluate_validation(Engine(file).recognizer(), self.scenes)
+    def verify(self, recognizer: Recognizer) -> tuple[int, int]:
+        """Validation clips decided rightly, and how many there are."""
+        result = evaluate_validation(recognizer, self.scenes)
         return round(result.accuracy * result.clips), result.clips
 
     def features(self) -> NDArray[np.float32]:

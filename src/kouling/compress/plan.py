@@ -82,21 +82,20 @@ class Candidate:
         return {"name": self.name, "kind": self.kind, "cost": self.cost.to_dict() if self.cost else None}
 
 
-def candidates(info: ModelInfo) -> list[Candidate]:
+def candidates(info: ModelInfo, forms: Sequence[tuple[str, str]] = FORMS) -> list[Candidate]:
     """All forms of a model, the gentlest first: whole, pruned, then students; each as int8 and then as int4, whose
-    rounding costs less than the next share that pruning takes."""
-    found = [Candidate(KEPT, info.config, *form) for form in FORMS]
+    rounding costs less than the next share that pruning takes. forms: those of a target."""
+    found = [Candidate(KEPT, info.config, *form) for form in forms]
+    smaller = forms[1:] or forms  # a state of bfloat16 costs nothing that is worth pruning for
     for share in PRUNED_SHARES:
         encoder = pruned_shape(info.config.encoder, share)
         if encoder is not None:
-            found += [
-                Candidate(PRUNED, replace(info.config, encoder=encoder), *form, share=share) for form in FORMS[1:]
-            ]
+            found += [Candidate(PRUNED, replace(info.config, encoder=encoder), *form, share=share) for form in smaller]
     own = cost.parameters_of(info)
     for shape in STUDENTS:
         config = replace(info.config, encoder=student_shape(info.config.encoder, *shape))
         if cost.parameters_of(replace(info, config=config)) < 0.75 * own:
-            found += [Candidate(STUDENT, config, *form) for form in FORMS[1:]]
+            found += [Candidate(STUDENT, config, *form) for form in smaller]
     return found
 
 
@@ -139,13 +138,14 @@ def student_shape(
 
 
 def priced(
-    info: ModelInfo, found: Sequence[Candidate], frames: int, report: Callable[[int], None] = lambda done: None
+    found: Sequence[Candidate], price: Callable[[Candidate], Cost], report: Callable[[int], None] = lambda done: None
 ) -> Iterator[Candidate]:
-    """The candidates that the engine runs, with their costs. report: gets how many are done."""
+    """The candidates that the target runs, with their costs. price: raises ValueError where it does not. report: gets
+    how many are done."""
     for done, each in enumerate(found, start=1):
         try:
-            taken = cost.of_shape(replace(info, config=each.config), each.weights, each.state, frames)
-        except ValueError:  # no shape for the engine
+            taken = price(each)
+        except ValueError:  # no shape for it
             taken = None
         report(done)
         if taken is not None:

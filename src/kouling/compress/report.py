@@ -19,7 +19,7 @@ HEAD = ("stage", "parameters", "model", "variables", "total KB", "step µs", "ca
 
 @dataclass(frozen=True)
 class Stage:
-    """A form of the model on the way, measured in the engine."""
+    """A form of the model on the way, measured on the target."""
 
     name: str
     done: str  # a sentence
@@ -73,8 +73,8 @@ def page(work: Compression) -> Page:
     made.picture(waterfall(work.stages))
     made.table(HEAD, [row(stage) for stage in work.stages], bold=[len(work.stages) - 1])
     made.text(
-        f"In the C engine, a stream that computes one step at a time; a call is {last.cost.frames} feature frames of "
-        f"10 ms, computed step by step in the same memory. Variables are a stream's state and workspace. "
+        f"{work.target.said} A call is {last.cost.frames} feature frames of 10 ms, computed step by step in the same "
+        "memory. "
         + (f"Right: of {last.clips:,} validation clips, by the recogniser as it ships." if last.right else ""),
         soft=True,
     )

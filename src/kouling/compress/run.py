@@ -1,12 +1,13 @@
 """`kouling compress`: a model and a budget in; a smaller model and its report out.
 
-Every form on the way is measured and verified in the engine, the runtime that ships. What is trained lies in `work` in
-the output's folder: the same command goes on where it was stopped.
+Every form on the way is measured and verified on the target, with the runtime that ships. What is trained lies in
+`work` in the output's folder: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,10 +17,12 @@ from typing import Any
 
 from kouling import checkpoint
 from kouling.checkpoint import write_whole
-from kouling.compress import cost, plan, prune, quantize
+from kouling.compress import plan, prune, quantize
+from kouling.compress.cost import Cost
 from kouling.compress.lessons import Data, Lessons
 from kouling.compress.plan import KEPT, PRUNED, Budget, Candidate
 from kouling.compress.report import Stage
+from kouling.compress.target import InEngine, OnEthosU, Target
 from kouling.deploy import engine, step
 from kouling.deploy.grid import without_grids
 from kouling.recognizer import ENGINE_FILE
@@ -34,16 +37,27 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Compression:
-    """One run, in the folder `out`: model.safetensors, model.kouling, step.onnx, index.html, result.json."""
+    """One run, in the folder `out`: model.safetensors, model.kouling, the folder ethos-u where that is the target,
+    index.html, result.json."""
 
-    def __init__(self, path: Path, budget: Budget, out: Path, data: Data | None, epochs: int, seed: int) -> None:
-        """path: the checkpoint to be compressed. epochs: of fine-tuning what was pruned or rounded to int4.
+    def __init__(
+        self,
+        path: Path,
+        budget: Budget,
+        out: Path,
+        data: Data | None,
+        epochs: int,
+        seed: int,
+        target: Target | None = None,
+    ) -> None:
+        """path: the checkpoint to be compressed. epochs: of fine-tuning what was pruned or rounded to int4. target: the
+        engine if left out.
 
         Raises: ValueError where the checkpoint is none, the recipe's words are others, or `out` holds another run;
         FileNotFoundError.
         """
         self.path, self.budget, self.out, self.data = path, budget, out, data
-        self.epochs, self.seed = epochs, seed
+        self.epochs, self.seed, self.target = epochs, seed, target or InEngine()
         self.info, self.weights = checkpoint.load(path)
         if data and tuple(data.recipe.units) != self.info.units[2:]:
             raise ValueError(
@@ -63,9 +77,12 @@ class Compression:
 
         Raises: ValueError where no candidate keeps the budget, or there is none of that name; OSError on a full disk.
         """
-        found = plan.candidates(self.info)
+        found = plan.candidates(self.info, self.target.forms)
+        names = [each.name for each in found]
+        if only and only not in names:
+            raise ValueError(f"no candidate {only!r} for {self.target.name}; allowed: {', '.join(names)}")
         with progress("pricing candidates", len(found)) as advance:
-            self.considered = list(plan.priced(self.info, found, self.budget.frames, advance))
+            self.considered = list(plan.priced(found, self._price, advance))
         fitting = plan.choose(self.considered, self.budget, self.data is not None)
         if only:
             names = [each.name for each in fitting]
@@ -77,11 +94,10 @@ class Compression:
         )
         if self.data:
             self.lessons = Lessons(self.data, self.work, self.epochs, self.seed)
-        begun = [self._stage(self.path, "as trained", "float32 weights and state", ("float", "float"))]
-        if fitting[0].name != "whole-int8-float":
-            begun.append(
-                self._stage(self.path, "int8", "weights rounded, one scale for each output", ("int8", "float"))
-            )
+        begun = [self._float()]
+        plain = self.target.forms[0]
+        if (fitting[0].kind, fitting[0].weights, fitting[0].state) != (KEPT, *plain):
+            begun.append(self._stage(self.path, "int8", "weights rounded, one scale for each output", plain))
         tried: list[list[Stage]] = []
         for candidate in fitting[:TRIES]:
             report(f"carrying out {candidate.name}")
@@ -136,6 +152,16 @@ class Compression:
             "kept": all(passed for passed, _ in self.verdicts()),
         }
 
+    def _price(self, candidate: Candidate) -> Cost:
+        """Once: an NPU's compiler takes a minute for each."""
+        path = self._file(f"price of {candidate.name}", ".json")
+        if not path.exists():
+            info, frames = replace(self.info, config=candidate.config), self.budget.frames
+            learnt = self.weights if candidate.kind == KEPT else None
+            taken = self.target.price(info, candidate.weights, candidate.state, frames, learnt)
+            write_whole(path, json.dumps(asdict(taken)).encode())
+        return Cost(**json.loads(path.read_text()))
+
     # One candidate, stage by stage
 
     def carry_out(self, candidate: Candidate, report: Callable[[str], None]) -> list[Stage]:
@@ -154,7 +180,7 @@ class Compression:
             path, said = self._lessons.teach(shape, folder / "taught")
             stages.append(self._stage(path, f"{candidate.shape}, taught", said, int8))
         if candidate.weights != "int4":
-            if candidate.kind == KEPT or candidate.state != "float":
+            if candidate.kind == KEPT or candidate.state == "bfloat16":
                 said = f"weights int8, what a stream remembers as {candidate.state}"
                 stages.append(self._stage(path, candidate.name, said, int8))
             return stages
@@ -176,7 +202,8 @@ class Compression:
         return self.lessons
 
     def _float(self) -> Stage:
-        return self._stage(self.path, "as trained", "", ("float", "float"))
+        """The one stage that is the engine's whatever the target is: no NPU has floats."""
+        return self._stage(self.path, "as trained", "float32 weights and state", ("float", "float"), InEngine())
 
     def _pruned(self, candidate: Candidate, path: Path) -> Path:
         if not path.exists():
@@ -213,24 +240,25 @@ class Compression:
             "teacher": str(self.data.teacher) if self.data else "",
             "epochs": self.epochs,
             "seed": self.seed,
+            "target": self.target.name,
         }
         path = self.work / "settings.json"
         if path.exists() and json.loads(path.read_text()) != settings:
             raise ValueError(f"{self.out} holds a compression with other settings; choose another folder, or delete it")
         write_whole(path, json.dumps(settings).encode())
 
-    def _stage(self, source: Path, name: str, done: str, form: tuple[str, str]) -> Stage:
+    def _stage(self, source: Path, name: str, done: str, form: tuple[str, str], target: Target | None = None) -> Stage:
         """A checkpoint described, exported, measured and verified; read again where that was done before."""
-        path = self._file(name, ".json")
+        path, target = self._file(name, ".json"), target or self.target
         if not path.exists():
             began = time.perf_counter()
             self._describe(source, name)
             weights = None if form[0] == "int4" else form[0]  # int4: where the checkpoint has grids
-            file = self._file(name, ".kouling")
-            engine.export(self._file(name, ".safetensors"), file, weights, state=form[1])
-            right, clips = self.lessons.verify(file) if self.lessons else (None, 0)
+            made = self._file(name, target.suffix)
+            cost = target.make(self._file(name, ".safetensors"), made, weights, form[1], self.budget.frames)
+            right, clips = self.lessons.verify(target.recognizer(made)) if self.lessons else (None, 0)
             taken = time.perf_counter() - began
-            stage = Stage(name, done, cost.of_file(file, self.budget.frames), right, clips, taken)
+            stage = Stage(name, done, cost, right, clips, taken)
             write_whole(path, json.dumps(stage.to_dict()).encode())
         return Stage.from_dict(json.loads(path.read_text()))
 
@@ -250,6 +278,12 @@ class Compression:
         return self.work / (name.replace(", ", "-").replace(" ", "-") + suffix)
 
     def _write(self, last: Stage) -> None:
-        """The model in the output's folder."""
-        for suffix, name in ((".safetensors", CHECKPOINT), (".kouling", ENGINE_FILE)):
-            write_whole(self.out / name, self._file(last.name, suffix).read_bytes())
+        """The model in the output's folder: of an NPU too for the engine, so that it is heard on this machine."""
+        write_whole(self.out / CHECKPOINT, self._file(last.name, ".safetensors").read_bytes())
+        if isinstance(self.target, OnEthosU):
+            folder = self.out / "ethos-u"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(self._file(last.name, self.target.suffix), folder)
+            engine.export(self.out / CHECKPOINT, self.out / ENGINE_FILE, "int8")
+        else:
+            write_whole(self.out / ENGINE_FILE, self._file(last.name, self.target.suffix).read_bytes())
