@@ -41,6 +41,7 @@ KL_INLINE float float_of_half(uint16_t half) {
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
+#define SIDE 1
 
 /* What a byte holds: a weight, or two of which `shift` chooses one. */
 KL_INLINE int weight(uint8_t byte, int shift, const int half) { return half ? ((byte >> shift) & 15) - 8 : (int8_t)byte; }
@@ -77,6 +78,7 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
+#define SIDE 4
 
 static TARGET KL_ALWAYS void tile_avx2(TILES_ARGUMENTS, const int half) {
     (void)column_sums, (void)block, (void)blocks;
@@ -128,6 +130,7 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #define WIDE VECTORS
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
+#define SIDE 4
 #define OWN_DENSE
 #define OWN_SPARSE
 
@@ -151,6 +154,7 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #define WIDE 0
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
+#define SIDE 4
 
 /* Sixteen weights of four k, from byte 16 * i of theirs. */
 KL_INLINE int8x16_t weights_neon(const uint8_t *w, size_t k, int i, const int half) {
@@ -190,6 +194,7 @@ KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
+#define SIDE 4
 
 static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
     (void)column_sums, (void)block, (void)blocks;
@@ -226,6 +231,7 @@ static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
 #define WIDE 0
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
+#define SIDE 4
 
 KL_INLINE void any_tiles_wasm(TILES_ARGUMENTS, const int half) {
     (void)column_sums, (void)block, (void)stride, (void)rows, (void)blocks;

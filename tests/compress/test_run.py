@@ -121,6 +121,8 @@ def trained(
     recipe = tiny_recipe(config=shape)
     out = tmp_path_factory.mktemp("trained")
     Trainer(recipe, [data], out, cache).run()
+    info, weights = checkpoint.load(out / "model.safetensors")
+    checkpoint.save(out / "model.safetensors", replace(info, decoder={"threshold": 0.35}), weights)
     return out / "model.safetensors", Data(recipe, [data], cache, out / "model.safetensors")
 
 
@@ -152,6 +154,7 @@ def test_a_pruned_model_is_cut_tuned_and_verified(
     made = Engine(tmp_path / recognizer.ENGINE_FILE)
     assert made.info.config.encoder.layer_ffn and made.info.decoder["onset_s"] is not None
     assert made.info.provenance["compressed"]["form"] == names[-1]
+    assert made.info.decoder["threshold"] == 0.35  # the whole model's
     small, large = (result["stages"][i]["cost"]["parameters"] for i in (-1, 0))
     assert 0 < small < large
     assert (tmp_path / "index.html").stat().st_size > 10_000

@@ -271,7 +271,10 @@ class Compression:
             "parameters": sum(v.size for k, v in without_grids(weights).items() if "running" not in k),
             "compressed": {"from": self.info.name, "form": name},
         }
-        described = replace(info, name=f"{self.info.name}-compressed", provenance=provenance)
+        decoder = dict(info.decoder)
+        if "threshold" in decoder:  # a confidence means the same for each, so the model stays as bold as it was
+            decoder["threshold"] = self.info.decoder.get("threshold", decoder["threshold"])
+        described = replace(info, name=f"{self.info.name}-compressed", decoder=decoder, provenance=provenance)
         checkpoint.save(self._file(name, ".safetensors"), described, weights)
 
     def _file(self, name: str, suffix: str) -> Path:
