@@ -42,7 +42,7 @@ test: $(TEST)  ## set up .venv-test (with PyTorch), then all checks that need no
 	$(BIN)/pytest -n auto
 
 test-targets: .venv-targets/.installed .venv-rknn/.installed  ## set up .venv-targets and .venv-rknn, then the tests of exports for LiteRT, Ethos-U, OpenVINO, ExecuTorch, RKNN (Linux)
-	.venv-targets/bin/pytest tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_rknn.py tests/deploy/test_fused.py tests/bench/test_fusion.py
+	.venv-targets/bin/pytest tests/compress/test_target.py tests/deploy/test_litert.py tests/deploy/test_openvino.py tests/deploy/test_executorch.py tests/deploy/test_rknn.py tests/deploy/test_fused.py tests/bench/test_fusion.py
 
 amalgamate:  ## join the C engine into build/amalgamated/kouling.c and kouling.h, to drop into a firmware tree
 	$(check_python)

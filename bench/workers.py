@@ -158,7 +158,7 @@ def compile_program(name: str, folder: Path) -> Path:
     if name == "floor":
         command: list[Any] = [cc, "-O3", "-march=native", HERE / "floor.c", "-o", output]
     elif name != "executorch":
-        sources = sorted((SOURCES / "src").glob("*.c"))
+        sources = sorted((SOURCES / "src").glob("*.c"), key=lambda file: (file.stem == "kernels", file.name))  # as CMake
         flags = ["-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{SOURCES}"]
         flags += ["-static", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]  # little of it is ever read into memory
         main = SOURCES / "examples" / "listen.c" if name == "listen" else HERE / f"{name}.c"

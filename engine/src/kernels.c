@@ -8,11 +8,14 @@
 #include <sys/auxv.h>
 #endif
 
-/* Where a program has several levels, each is in a section of its own: of the others little is ever read into memory. */
+/* Where a program has several levels, those that most processors run lie where linkers gather what is often called, at the
+ * front. Of the others little is read into memory where they are not run, most so if this file is linked last. */
 #if defined(__ELF__) && (defined(__x86_64__) || defined(__aarch64__))
-#define PLACED(level) __attribute__((section(".text.kouling_" #level)))
+#define USUAL(level) __attribute__((section(".text.hot.kouling_" #level)))
+#define SELDOM(level) __attribute__((section(".text.kouling_" #level)))
 #else
-#define PLACED(level)
+#define USUAL(level)
+#define SELDOM(level)
 #endif
 
 #define JOIN_(a, b) a##_##b
@@ -37,7 +40,7 @@ KL_INLINE float float_of_half(uint16_t half) {
 
 #define LEVEL(name) JOIN(name, portable)
 #define LEVEL_NAME "portable"
-#define TARGET PLACED(portable)
+#define TARGET SELDOM(portable)
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
@@ -74,7 +77,7 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, avx2)
 #define LEVEL_NAME "avx2"
-#define TARGET PLACED(avx2) __attribute__((target("avx2")))
+#define TARGET SELDOM(avx2) __attribute__((target("avx2")))
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
@@ -126,7 +129,7 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 #else
 #define AVX512_TARGET "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,prefer-vector-width=512"
 #endif
-#define TARGET PLACED(vnni) __attribute__((target(AVX512_TARGET)))
+#define TARGET USUAL(vnni) __attribute__((target(AVX512_TARGET)))
 #define WIDE VECTORS
 #define TILE_ROWS 4
 #define TILE_BLOCKS 4
@@ -150,7 +153,7 @@ static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, neon)
 #define LEVEL_NAME "neon"
-#define TARGET PLACED(neon)
+#define TARGET SELDOM(neon)
 #define WIDE 0
 #define TILE_ROWS 1
 #define TILE_BLOCKS 1
@@ -190,7 +193,7 @@ KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
 
 #define LEVEL(name) JOIN(name, dot)
 #define LEVEL_NAME "neon-dotprod"
-#define TARGET PLACED(dot) __attribute__((target("arch=armv8.2-a+dotprod")))
+#define TARGET USUAL(dot) __attribute__((target("arch=armv8.2-a+dotprod")))
 #define WIDE 0
 #define TILE_ROWS 4
 #define TILE_BLOCKS 1
