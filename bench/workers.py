@@ -158,11 +158,11 @@ def compile_program(name: str, folder: Path) -> Path:
     if name == "floor":
         command: list[Any] = [cc, "-O3", "-march=native", HERE / "floor.c", "-o", output]
     elif name != "executorch":
-        sources = sorted((SOURCES / "src").glob("*.c"), key=lambda file: (file.stem == "kernels", file.name))  # as CMake
+        in_order = sorted((SOURCES / "src").glob("*.c"), key=lambda file: file.stem == "kernels")  # last, as in CMake
         flags = ["-std=gnu11", "-O3", "-ffp-contract=off", "-Wno-psabi", f"-I{SOURCES}"]
         flags += ["-static", "-Wl,--gc-sections", "-Wl,-z,noseparate-code"]  # little of it is ever read into memory
         main = SOURCES / "examples" / "listen.c" if name == "listen" else HERE / f"{name}.c"
-        command = [cc, *flags, main, *sources, "-o", output, "-lm", "-lpthread"]
+        command = [cc, *flags, main, *in_order, "-o", output, "-lm", "-lpthread"]
     else:
         import executorch
 
