@@ -31,17 +31,10 @@ def test_examples_are_heard(file: str) -> None:
     assert all(before.end_s < after.end_s for before, after in zip(heard, heard[1:], strict=False))
 
 
-# What en-not-a-command.ogg says, from when to when, and what en-commands takes it for.
-NOT_A_COMMAND = {"happy": (0.0, 1.5, ""), "Sheila": (1.5, 3.0, ""), "dog": (3.0, 9.0, "go")}
-
-
-@pytest.mark.parametrize("word", NOT_A_COMMAND)
-def test_words_that_are_no_command_are_not_heard(word: str, request: pytest.FixtureRequest) -> None:
-    start_s, end_s, wrong = NOT_A_COMMAND[word]
-    if wrong:  # training has hardly any recordings of them
-        request.applymarker(pytest.mark.xfail(reason=f"{word} sounds like {wrong} to en-commands"))
-    heard = stream.hear(kouling.load("en-commands"), audio.read(EXAMPLES / "en-not-a-command.ogg"))
-    assert [command.name for command in heard if start_s <= command.start_s < end_s] == []
+def test_words_that_are_no_command_are_not_heard() -> None:
+    assert (
+        stream.hear(kouling.load("en-commands"), audio.read(EXAMPLES / "en-not-a-command.ogg")) == []
+    )  # happy, Sheila, dog
 
 
 @pytest.mark.parametrize("gain_db", [-20.0, 10.0])
