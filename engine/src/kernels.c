@@ -22,11 +22,10 @@
 #define JOIN(a, b) JOIN_(a, b)
 
 /* Of a product of integers: weights, bytes from one block of them to the next, how many fours of inputs they are for, and
- * which ones (NULL: all there are), the weights' sums, rows of inputs `stride` apart; how many rows and blocks; where the
- * sums go. */
-#define TILES_ARGUMENTS                                                                                                \
-    const uint8_t *w, size_t block, uint32_t fours, const uint16_t *kept, const int32_t *column_sums, const int8_t *x, \
-        size_t stride, uint32_t rows, uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
+ * which ones (NULL: all there are), rows of inputs `stride` apart; how many rows and blocks; where the sums go. */
+#define TILES_ARGUMENTS                                                                                                 \
+    const uint8_t *w, size_t block, uint32_t fours, const uint16_t *kept, const int8_t *x, size_t stride, uint32_t rows, \
+        uint32_t blocks, int32_t sums[TILE_ROWS][TILE_BLOCKS][LANES]
 #define FOUR(k) (4 * (size_t)(kept ? kept[k] : (k))) /* where the inputs of weights k begin */
 
 KL_INLINE float float_of_half(uint16_t half) {
@@ -50,7 +49,6 @@ KL_INLINE float float_of_half(uint16_t half) {
 KL_INLINE int weight(uint8_t byte, int shift, const int half) { return half ? ((byte >> shift) & 15) - 8 : (int8_t)byte; }
 
 KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
-    (void)column_sums;
     for (uint32_t b = 0; b < blocks; b++)
         for (uint32_t r = 0; r < rows; r++) {
             int32_t sum[LANES] = {0};
@@ -84,7 +82,7 @@ KL_INLINE void any_tiles_portable(TILES_ARGUMENTS, const int half) {
 #define SIDE 4
 
 static TARGET KL_ALWAYS void tile_avx2(TILES_ARGUMENTS, const int half) {
-    (void)column_sums, (void)block, (void)blocks;
+    (void)block, (void)blocks;
     __m256i sum[TILE_ROWS][2]; /* of eight outputs each */
     for (uint32_t r = 0; r < rows; r++) sum[r][0] = sum[r][1] = _mm256_setzero_si256();
     for (uint32_t k = 0; k < fours; k++) {
@@ -111,9 +109,9 @@ static TARGET KL_ALWAYS void tile_avx2(TILES_ARGUMENTS, const int half) {
 
 static TARGET KL_ALWAYS void any_tiles_avx2(TILES_ARGUMENTS, const int half) {
     if (rows == TILE_ROWS)
-        tile_avx2(w, block, fours, kept, column_sums, x, stride, TILE_ROWS, blocks, sums, half);
+        tile_avx2(w, block, fours, kept, x, stride, TILE_ROWS, blocks, sums, half);
     else
-        for (uint32_t r = 0; r < rows; r++) tile_avx2(w, block, fours, kept, column_sums, x + r * stride, stride, 1, blocks, sums + r, half);
+        for (uint32_t r = 0; r < rows; r++) tile_avx2(w, block, fours, kept, x + r * stride, stride, 1, blocks, sums + r, half);
 }
 
 #include "kernels.inc"
@@ -167,7 +165,7 @@ KL_INLINE int8x16_t weights_neon(const uint8_t *w, size_t k, int i, const int ha
 }
 
 KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
-    (void)column_sums, (void)block, (void)stride, (void)rows, (void)blocks;
+    (void)block, (void)stride, (void)rows, (void)blocks;
     int32x4_t low[4], high[4]; /* of two outputs each: products of inputs 0 and 1, of 2 and 3 */
     for (int i = 0; i < 4; i++) low[i] = high[i] = vdupq_n_s32(0);
     for (uint32_t k = 0; k < fours; k++) {
@@ -200,7 +198,7 @@ KL_INLINE void any_tiles_neon(TILES_ARGUMENTS, const int half) {
 #define SIDE 4
 
 static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
-    (void)column_sums, (void)block, (void)blocks;
+    (void)block, (void)blocks;
     int32x4_t sum[TILE_ROWS][4];
     for (int r = 0; r < TILE_ROWS; r++)
         for (int i = 0; i < 4; i++) sum[r][i] = vdupq_n_s32(0);
@@ -237,7 +235,7 @@ static TARGET KL_ALWAYS void any_tiles_dot(TILES_ARGUMENTS, const int half) {
 #define SIDE 4
 
 KL_INLINE void any_tiles_wasm(TILES_ARGUMENTS, const int half) {
-    (void)column_sums, (void)block, (void)stride, (void)rows, (void)blocks;
+    (void)block, (void)stride, (void)rows, (void)blocks;
     v128_t low[4], high[4]; /* of two outputs each: products of inputs 0 and 1, of 2 and 3 */
     for (int i = 0; i < 4; i++) low[i] = high[i] = wasm_i32x4_splat(0);
     for (uint32_t k = 0; k < fours; k++) {

@@ -90,3 +90,11 @@ def test_an_impossible_budget_is_refused_with_the_nearest_possible_one() -> None
         plan.choose(found, Budget(200_000), False)
     with pytest.raises(ValueError, match=r"keeps 0\.5 ms for 500 frames \(the least: 1 ms\)"):
         plan.choose(found, Budget(latency_ms=0.5), True)
+
+
+def test_where_nothing_can_be_priced_the_reason_is_told() -> None:
+    def price(candidate: Candidate) -> cost.Cost:
+        raise ValueError("export to Ethos-U needs Vela")
+
+    with pytest.raises(ValueError, match="needs Vela"):
+        list(plan.priced([_candidate(100, 1.0)], price))

@@ -141,15 +141,19 @@ def priced(
     found: Sequence[Candidate], price: Callable[[Candidate], Cost], report: Callable[[int], None] = lambda done: None
 ) -> Iterator[Candidate]:
     """The candidates that the target runs, with their costs. price: raises ValueError where it does not. report: gets
-    how many are done."""
+    how many are done. Raises: ValueError where none can be priced, saying why: for want of a package, perhaps."""
+    refused: list[ValueError] = []
     for done, each in enumerate(found, start=1):
         try:
             taken = price(each)
-        except ValueError:  # no shape for it
+        except ValueError as error:  # no shape for it
+            refused.append(error)
             taken = None
         report(done)
         if taken is not None:
             yield replace(each, cost=taken)
+    if refused and len(refused) == len(found):
+        raise refused[0]
 
 
 def choose(priced_candidates: Sequence[Candidate], budget: Budget, trainable: bool) -> list[Candidate]:

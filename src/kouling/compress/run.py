@@ -153,7 +153,7 @@ class Compression:
         }
 
     def _price(self, candidate: Candidate) -> Cost:
-        """Once: an NPU's compiler takes a minute for each."""
+        """Once: an NPU's compiler takes ten seconds for each."""
         path = self._file(f"price of {candidate.name}", ".json")
         if not path.exists():
             info, frames = replace(self.info, config=candidate.config), self.budget.frames
