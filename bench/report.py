@@ -100,6 +100,7 @@ def comparison(result: Result) -> Plain:
         rows.append(
             [
                 f"{each.model}, {calls(result, each.model, each.kind)}",
+                each.engine.scheme,
                 each.peer.name if each.peer else "none",
                 time(each.engine.median_us),
                 time(each.peer.median_us) if each.peer else "–",
@@ -109,8 +110,8 @@ def comparison(result: Result) -> Plain:
                 *floors(each),
             ]
         )
-    header = ["", "best peer", "engine", "peer", "peer / engine", "aim", "both from Python"]
-    return Plain("The engine and its best peer", [*header, "floor", "engine / floor", "floor in AMX tiles"], rows, 2)
+    header = ["", "engine in", "best peer", "engine", "peer", "peer / engine", "aim", "both from Python"]
+    return Plain("The engine and its best peer", [*header, "floor", "engine / floor", "floor in AMX tiles"], rows, 3)
 
 
 def factor(value: float | None) -> str:
@@ -147,7 +148,7 @@ def notes(result: Result) -> list[str]:
         lines.append(f"Floor: {arithmetic}; weights read once at {', '.join(rates)}.")
     for row in result.rows:
         if not row.counts:
-            kind = "below" if row.scheme == CANDID else "WRONG, below"
+            kind = "below" if row.scheme in CANDID else "WRONG, below"
             lines.append(
                 f"✗ {row.name} ({row.host}), {row.model} {row.kind}: {kind} {LEAST_SNR_DB:.0f} dB, not counted."
             )

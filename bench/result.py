@@ -8,7 +8,8 @@ from typing import Any
 
 ENGINE = "kouling"
 LEAST_SNR_DB = 20.0  # below it an answer is another answer, however fast it came
-CANDID = "static int8"  # the one scheme that may fall below it: it then is shown, but is no failure
+CANDID = ("static int8", "int4", "dynamic int4")  # schemes that may fall below it: then shown, but no failure
+OWN = ("int8", "int4")  # the engine's schemes: each against the best peer, whatever that one's scheme is
 # How many times faster than the best peer the engine is meant to be: model, kind.
 AIMS = {
     ("en-base", "step"): 4.0,
@@ -100,7 +101,10 @@ class Result:
     failures: dict[str, str]  # what could not be measured, and why
 
     def comparisons(self) -> list[Comparison]:
-        return [found for graph in self.frames if (found := compare(self.rows, *graph.split(), self.floors.get(graph)))]
+        """Each graph in int8, beside the floor of int8 weights, and then in int4."""
+        asked = [(*graph.split(), scheme, self.floors.get(graph)) for scheme in OWN for graph in self.frames]
+        found = [compare(self.rows, *each[:3], each[3] if each[2] == OWN[0] else None) for each in asked]
+        return [each for each in found if each]
 
 
 def best_peer(rows: Iterable[Row], model: str, kind: str, host: str | None = None) -> Row | None:
@@ -113,12 +117,10 @@ def best_peer(rows: Iterable[Row], model: str, kind: str, host: str | None = Non
     return min(peers, key=lambda row: row.median_us, default=None)
 
 
-def compare(rows: Iterable[Row], model: str, kind: str, floor: Floor | None = None) -> Comparison | None:
-    """None where the engine itself was not measured, or was wrong."""
-    rows = list(rows)
-    engines = {
-        row.host: row for row in rows if (row.model, row.kind, row.runtime) == (model, kind, ENGINE) and row.counts
-    }
+def compare(rows: Iterable[Row], model: str, kind: str, scheme: str, floor: Floor | None = None) -> Comparison | None:
+    """None where the engine itself was not measured in that scheme, or was wrong."""
+    rows, wanted = list(rows), (model, kind, ENGINE, scheme)
+    engines = {row.host: row for row in rows if (row.model, row.kind, row.runtime, row.scheme) == wanted and row.counts}
     if "C" not in engines:
         return None
     python, engine = best_peer(rows, model, kind, "Python"), engines.get("Python")
@@ -128,4 +130,4 @@ def compare(rows: Iterable[Row], model: str, kind: str, floor: Floor | None = No
 
 def wrong(rows: Iterable[Row]) -> list[Row]:
     """Those whose answer should be right and is not."""
-    return [row for row in rows if not row.counts and row.scheme != CANDID]
+    return [row for row in rows if not row.counts and row.scheme not in CANDID]

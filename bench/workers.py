@@ -23,7 +23,7 @@ SOURCES = HERE.parent / "engine"
 @dataclass(frozen=True)
 class Variant:
     runtime: str
-    scheme: str  # of the file that convert.py writes; "int8" for the engine
+    scheme: str  # of the file that convert.py writes; for the engine, of its weights
     host: str  # the language that calls it and reads the clock
     setting: str = ""
 
@@ -39,12 +39,15 @@ class Variant:
 VARIANTS = [
     Variant(ENGINE, "int8", "C"),
     Variant(ENGINE, "int8", "Python"),
+    Variant(ENGINE, "int4", "C"),
+    Variant(ENGINE, "int4", "Python"),
     Variant("ONNX Runtime", "float", "Python"),
     Variant("ONNX Runtime", "dynamic int8", "Python"),
     Variant("LiteRT", "float", "Python"),
     Variant("LiteRT", "float", "Python", "in fp16"),
     Variant("LiteRT", "dynamic int8", "Python"),
     Variant("LiteRT", "dynamic int8", "Python", "in fp16"),
+    Variant("LiteRT", "dynamic int4", "Python"),
     Variant("OpenVINO", "float", "Python"),
     Variant("OpenVINO", "dynamic int8", "Python"),
     Variant("ExecuTorch", "float", "C++"),

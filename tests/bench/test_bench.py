@@ -93,7 +93,7 @@ def test_the_ratio_is_against_the_fastest_peer_and_from_the_same_host_against_th
         row("elsewhere", 1.0, kind="500"),
         row("other model", 1.0, model="en-base"),
     ]
-    found = result.compare(rows, "en-small", "step", Floor(2.0, 4.0, 0.5))
+    found = result.compare(rows, "en-small", "step", "dynamic int8", Floor(2.0, 4.0, 0.5))
     assert found is not None and found.peer is not None
     assert (found.peer.runtime, found.ratio, found.from_python) == ("fast", 5.0, 3.0)
     assert found.above_floor == 2.5
@@ -105,13 +105,14 @@ def test_a_fast_wrong_answer_is_never_the_best() -> None:
     best = result.best_peer(rows, "en-small", "step")
     assert best is not None and best.runtime == "right"
     assert [each.runtime for each in result.wrong(rows)] == ["wrong"]
-    static = [replace(each, scheme=result.CANDID) for each in rows]
-    assert result.best_peer(static, "en-small", "step") == replace(best, scheme=result.CANDID)
-    assert result.wrong(static) == []
+    for scheme in result.CANDID:
+        candid = [replace(each, scheme=scheme) for each in rows]
+        assert result.best_peer(candid, "en-small", "step") == replace(best, scheme=scheme)
+        assert result.wrong(candid) == []
     assert result.best_peer([rows[2]], "en-small", "step") is None
-    nothing = result.compare([rows[0], rows[2]], "en-small", "step")
+    nothing = result.compare([rows[0], rows[2]], "en-small", "step", "dynamic int8")
     assert nothing is not None and nothing.ratio is None
-    assert result.compare([replace(rows[0], snr_db=3.0), rows[1]], "en-small", "step") is None
+    assert result.compare([replace(rows[0], snr_db=3.0), rows[1]], "en-small", "step", "dynamic int8") is None
 
 
 def test_memory_of_the_model_is_what_it_adds() -> None:
@@ -124,7 +125,8 @@ def test_memory_of_the_model_is_what_it_adds() -> None:
 
 
 def test_the_page_shows_every_variant_and_what_is_missing() -> None:
-    rows = [row(result.ENGINE, 4.5, "C"), row("peer", 1234.0, kind="500", snr_db=12.0), row("peer", 40.0)]
+    own = [row(result.ENGINE, time, "C", scheme=scheme) for time, scheme in ((4.5, "int8"), (2.5, "int4"))]
+    rows = [*own, row("peer", 1234.0, kind="500", snr_db=12.0), row("peer", 40.0)]
     found = Result(
         machine={"cpu": "a processor", "core": 1, "cores": 2, "load_before": 0, "load_after": 0, "date": "today"},
         versions={"peer": "1.0"},
@@ -133,11 +135,15 @@ def test_the_page_shows_every_variant_and_what_is_missing() -> None:
         rows=rows,
         work={},
         peaks={},
-        floors={},
+        floors={"en-small step": Floor(2.0, 1.0, None)},
         failures={"another peer": "no wheel for this system"},
     )
     page = report.markdown(found)
-    assert "| en-small, one step | peer dynamic int8 | 4.50 µs | 40.0 µs | 8.89× | 5× reached |" in page
+    assert (
+        "| en-small, one step | int8 | peer dynamic int8 | 4.50 µs | 40.0 µs | 8.89× | 5× reached | – | 2.00 µs |"
+        in page
+    )
+    assert "| en-small, one step | int4 | peer dynamic int8 | 2.50 µs | 40.0 µs | 16.00× | 5× reached | – | – |" in page
     assert "1.23 ms (1.11–2.47) ✗ | 12 |" in page and "501 frames" in page
     assert "✗ peer dynamic int8 (Python), en-small 500: WRONG, below 20 dB, not counted." in page
     assert "Not measured: another peer: no wheel for this system" in page

@@ -70,6 +70,10 @@ def test_a_finished_run_is_read_again_and_another_is_refused(
     assert stages[0] == stages[1]  # times and all: nothing was measured anew
     status, _, told = compress(capsys, model, "--memory", "300KB", "-o", tmp_path / "out")
     assert status == 2 and "holds a compression with other settings" in told
+    info, weights = checkpoint.load(model)
+    checkpoint.save(model, info, {name: weight * 2 for name, weight in weights.items()})
+    status, _, told = compress(capsys, *arguments)  # trained anew meanwhile, under the same name
+    assert status == 2 and "holds a compression with other settings" in told
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from kouling.compress.cost import Cost
 from kouling.compress.lessons import Data, Lessons
 from kouling.compress.plan import KEPT, PRUNED, Budget, Candidate
 from kouling.compress.report import Stage
-from kouling.compress.target import InEngine, OnEthosU, Target
+from kouling.compress.target import InEngine, OnEthosU, Target, digest
 from kouling.deploy import engine, step
 from kouling.deploy.grid import without_grids
 from kouling.recognizer import ENGINE_FILE
@@ -234,13 +234,13 @@ class Compression:
     def _remember_settings(self) -> None:
         """Raises: ValueError where the folder holds a run with other settings."""
         settings = {
-            "model": self.info.name,
+            "model": digest(self.path.read_bytes()),
             "budget": asdict(self.budget),
-            "recipe": self.data.recipe.name if self.data else "",
-            "teacher": str(self.data.teacher) if self.data else "",
+            "recipe": digest(repr(asdict(self.data.recipe)).encode()) if self.data else "",
+            "teacher": digest(self.data.teacher.read_bytes()) if self.data else "",
             "epochs": self.epochs,
             "seed": self.seed,
-            "target": self.target.name,
+            "target": self.target.identity,
         }
         path = self.work / "settings.json"
         if path.exists() and json.loads(path.read_text()) != settings:

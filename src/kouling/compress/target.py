@@ -3,6 +3,7 @@ and how to hear with them."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ class Target(Protocol):
     """Weights and state, as a candidate names them, are two of `forms`; weights of None are those of the checkpoint."""
 
     name: str
+    identity: str  # the name, and all else that what it makes depends on
     forms: tuple[tuple[str, str], ...]  # the gentlest first
     suffix: str  # of the file or folder that `make` writes
     said: str  # how costs came about, for people
@@ -45,7 +47,7 @@ class Target(Protocol):
 
 
 class InEngine:
-    name, suffix = "engine", ".kouling"
+    name, identity, suffix = "engine", "engine", ".kouling"
     forms: tuple[tuple[str, str], ...] = FORMS
     said = "In the C engine, a stream that computes one step at a time. Variables are a stream's state and workspace."
 
@@ -80,6 +82,7 @@ class OnEthosU:
             "SRAM. What was right was counted in LiteRT, which computes the same numbers. As trained: in the C engine."
         )
         calibrating, _ = speech.halves(recordings)
+        self.identity = f"{self.name}, {digest(calibrating.tobytes())}"
         self._heard = calibrating[: round(PRICED_S * audio.SAMPLE_RATE_HZ)]
 
     def price(self, info: ModelInfo, weights: str, state: str, frames: int, tensors: Tensors | None = None) -> Cost:
@@ -104,6 +107,11 @@ class OnEthosU:
 
     def recognizer(self, made: Path) -> Recognizer:
         return load(made)
+
+
+def digest(content: bytes) -> str:
+    """By which it is known again."""
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _cost(estimate: ethos_u.Estimate, info: ModelInfo, parameters: int, frames: int) -> Cost:
