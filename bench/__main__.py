@@ -189,13 +189,17 @@ def main() -> int:
     loaded = {model: graphs.load(model, speech) for model in MODELS}
     every = [graph for _, each in loaded.values() for graph in each]
     files = convert.all_of(every, VARIANTS, OUTPUT / "models", bench.failures)
-    engine_files = {(model, scheme): engine_file(model, scheme) for model in MODELS for scheme in result.OWN}
+    engine_files = {
+        (model, scheme): bench.attempt(f"{ENGINE} {scheme}, {model}", engine_file, model, scheme)
+        for model in MODELS
+        for scheme in result.OWN
+    }
     about = machine(bench.core)
     running = []
     for graph in track(every, "checking ...", console=Console(stderr=True)):
         job = written(graph)
         for variant in VARIANTS:
-            own = engine_files.get((graph.model, variant.scheme)) if variant.runtime == ENGINE else None
+            own = engine_files[graph.model, variant.scheme] if variant.runtime == ENGINE else None
             file = own or files.get((graph.name, variant.runtime, variant.scheme))
             if file:
                 one = bench.attempt(f"{variant.name}, {graph.name}", bench.start, variant, graph, job, file)
